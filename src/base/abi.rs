@@ -1,0 +1,1 @@
+//! Solidity ABI as the system contracts of 2.x read and write it.

@@ -1,0 +1,101 @@
+//! Receipts: what a transaction did, as clients and the receipts root see it (`spec/client-protocol.md` 2.1).
+
+use alloy_primitives::{Address, B256, Bloom, BloomInput, Bytes, U256, keccak256};
+use alloy_rlp::Encodable;
+
+use crate::rlp::wrap_list;
+
+/// An event of a contract.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LogEntry {
+    /// The contract that emitted it.
+    pub address: Address,
+    /// At most four topics.
+    pub topics: Vec<B256>,
+    /// Unindexed data.
+    pub data: Bytes,
+}
+
+/// The result of one transaction.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Receipt {
+    /// State root of the block; written into each receipt after the block has been executed.
+    pub state_root: B256,
+    /// Gas this transaction used.
+    pub gas_used: U256,
+    /// Address of the created contract; zero unless a creation succeeded.
+    pub contract_address: Address,
+    /// Bloom over `logs`.
+    pub logs_bloom: Bloom,
+    /// A [`crate::TransactionStatus`] code.
+    pub status: u32,
+    /// Return data or revert data.
+    pub output: Bytes,
+    /// Gas left to the account under gas charging, else zero.
+    pub remain_gas: U256,
+    /// Events, in order.
+    pub logs: Vec<LogEntry>,
+}
+
+impl Receipt {
+    /// Computes the bloom from the logs.
+    pub fn bloom_of(logs: &[LogEntry]) -> Bloom {
+        let mut bloom = Bloom::ZERO;
+        for log in logs {
+            bloom.accrue(BloomInput::Raw(log.address.as_slice()));
+            for topic in &log.topics {
+                bloom.accrue(BloomInput::Raw(topic.as_slice()));
+            }
+        }
+        bloom
+    }
+
+    /// RLP in the form of supported version 2.9.0 and later (with `remainGas`).
+    pub fn encode_rlp(&self) -> Vec<u8> {
+        let mut payload = Vec::with_capacity(400 + self.output.len());
+        self.state_root.encode(&mut payload);
+        self.gas_used.encode(&mut payload);
+        self.contract_address.encode(&mut payload);
+        self.logs_bloom.0.encode(&mut payload);
+        self.status.encode(&mut payload);
+        self.output.0.encode(&mut payload);
+        self.remain_gas.encode(&mut payload);
+        let mut logs = Vec::new();
+        for log in &self.logs {
+            wrap_list(&encode_log(log), &mut logs);
+        }
+        wrap_list(&logs, &mut payload);
+        let mut out = Vec::with_capacity(payload.len() + 4);
+        wrap_list(&payload, &mut out);
+        out
+    }
+
+    /// The receipt hash: Keccak of the RLP.
+    pub fn hash(&self) -> B256 {
+        keccak256(self.encode_rlp())
+    }
+}
+
+fn encode_log(log: &LogEntry) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(64 + 33 * log.topics.len() + log.data.len());
+    log.address.encode(&mut payload);
+    let mut topics = Vec::with_capacity(33 * log.topics.len());
+    for topic in &log.topics {
+        topic.encode(&mut topics);
+    }
+    wrap_list(&topics, &mut payload);
+    log.data.0.encode(&mut payload);
+    payload
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloy_primitives::hex;
+
+    #[test]
+    fn hash_of_the_plain_receipt_is_the_published_one() {
+        let receipt = Receipt { gas_used: U256::from(21_000), remain_gas: U256::from(299_979_000), ..Receipt::default() };
+        assert_eq!(receipt.hash().0, hex!("03a0108efd033c0598a9a410024bd01530d835f3547bdc3613ae288af2938d95"));
+    }
+}

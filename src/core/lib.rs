@@ -1,0 +1,20 @@
+//! Core layer: storage, state and tables.
+//!
+//! - [`storage`]: what an engine must do; the in-memory engine. RocksDB and MySQL live in `backends`.
+//! - [`state`]: the names ([`StateKey`]) and values ([`StateValue`]) of everything execution can read or write.
+//! - [`overlay`]: uncommitted writes over committed state, block by block; savepoints inside a transaction.
+//! - [`cache`]: committed state that was read or written recently.
+//! - [`root`]: the whole-state root.
+//! - [`table`]: AMDB tables: schemas, entries, conditions, system tables.
+//!
+//! Invariant: a state value is only changed through a block's batch, so state, blocks and indices never disagree.
+
+pub mod cache;
+pub mod overlay;
+pub mod root;
+pub mod state;
+pub mod storage;
+pub mod table;
+
+pub use state::{AccountRecord, Entry, StateKey, StateReader, StateValue, TableName};
+pub use storage::{Batch, Durability, Space, Storage, StorageError};

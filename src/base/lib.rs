@@ -23,5 +23,5 @@ pub use block::{Block, BlockHeader, BlockSignature};
 pub use crypto::{KeyPair, NodeId, Signature};
 pub use group::{ChainId, GroupId};
 pub use receipt::{LogEntry, Receipt};
-pub use status::TransactionStatus;
+pub use status::{Refusal, TransactionStatus};
 pub use transaction::{RawTx, Transaction, VerifiedTx};

@@ -108,3 +108,20 @@ impl fmt::Display for TransactionStatus {
         write!(f, "{} ({})", self.message(), self.code())
     }
 }
+
+/// A transaction was not accepted, and why, in the words clients match on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// The status that a pushed receipt would carry.
+    pub status: TransactionStatus,
+    /// For example `BlockLimitCheckFailed, txBlockLimit=600, txHash=76cc4e2e...` (`spec/client-protocol.md` 1.5).
+    pub comment: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.comment)
+    }
+}
+
+impl std::error::Error for Refusal {}

@@ -1,0 +1,268 @@
+//! What the outside may ask of a node and its ledgers: the face that `rpc` sees.
+//!
+//! Answers are snapshots; none of these calls can delay a block. Heights are `u64`, times are milliseconds since the Unix epoch.
+
+use std::sync::Arc;
+
+use millrace_base::transaction::DecodeError;
+use millrace_base::{Address, B256, Block, BlockHeader, BlockSignature, Bytes, ChainId, GroupId, NodeId, Refusal, U256, VerifiedTx};
+use millrace_core::StorageError;
+
+/// The last committed block of a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Head {
+    /// Height.
+    pub number: u64,
+    /// Block hash.
+    pub hash: B256,
+    /// Timestamp of the header.
+    pub timestamp_ms: u64,
+}
+
+/// A header with what belongs to it but is not hashed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SignedHeader {
+    /// The header.
+    pub header: BlockHeader,
+    /// Its hash.
+    pub hash: B256,
+    /// Signatures of a quorum; empty in genesis.
+    pub signatures: Vec<BlockSignature>,
+}
+
+/// Where a committed transaction stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Location {
+    /// Height of the block.
+    pub number: u64,
+    /// Position in the block.
+    pub index: u32,
+}
+
+/// Counters of `getTotalTransactionCount`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// Committed transactions.
+    pub transactions: u64,
+    /// Those with a non-zero status.
+    pub failed: u64,
+    /// Height at which the counters last changed.
+    pub number: u64,
+}
+
+/// A `call`: executed on the head state, its writes thrown away.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CallRequest {
+    /// Seen as sender and origin; not authenticated.
+    pub from: Address,
+    /// The callee.
+    pub to: Address,
+    /// Call data.
+    pub data: Bytes,
+    /// Visible to the callee.
+    pub value: U256,
+}
+
+/// Result of a `call`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CallOutcome {
+    /// Height whose state was used.
+    pub number: u64,
+    /// A [`millrace_base::TransactionStatus`] code.
+    pub status: u32,
+    /// Return or revert data.
+    pub output: Bytes,
+}
+
+/// Why a `call` has no result at all.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The pool of call workers and its queue are busy.
+    #[error("too many calls are running; try again")]
+    Busy,
+    /// Storage failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// The consensus part of `getConsensusStatus`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConsensusStatus {
+    /// `pbft`, `raft` or `rpbft`.
+    pub kind: ConsensusKind,
+    /// This node's position among the sealers; `None` when it is not one.
+    pub index: Option<u32>,
+    /// Sealers that govern the next block, sorted.
+    pub sealers: Vec<NodeId>,
+    /// Faulty sealers tolerated.
+    pub max_faulty: u32,
+    /// Current view.
+    pub view: u64,
+    /// View being moved to; equal to `view` outside a view change.
+    pub to_view: u64,
+    /// Whether the leader is considered failed.
+    pub leader_failed: bool,
+    /// Last view heard of each sealer, in sealer order.
+    pub views: Vec<(NodeId, u64)>,
+}
+
+/// How a group orders its transactions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConsensusKind {
+    /// Byzantine fault tolerance.
+    Pbft,
+    /// Crash fault tolerance.
+    Raft,
+    /// PBFT with rotating working sealers.
+    Rpbft,
+}
+
+/// One peer's state as sync knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerStatus {
+    /// The peer.
+    pub node_id: NodeId,
+    /// Its claimed head.
+    pub number: u64,
+    /// Hash of its claimed head.
+    pub latest_hash: B256,
+    /// Genesis it runs on.
+    pub genesis_hash: B256,
+}
+
+/// The sync part of `getSyncStatus`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SyncStatus {
+    /// Whether blocks are being downloaded.
+    pub is_syncing: bool,
+    /// Highest head known of any member.
+    pub known_highest_number: u64,
+    /// Hash of that head.
+    pub known_latest_hash: B256,
+    /// Peers in this group.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// One group, as clients see it.
+pub trait LedgerView: Send + Sync {
+    /// The group's id.
+    fn group(&self) -> GroupId;
+    /// Hash of block 0.
+    fn genesis_hash(&self) -> B256;
+    /// The last committed block.
+    fn head(&self) -> Head;
+    /// Whether this node is sealer or observer of the group (`spec/client-protocol.md` 2.6).
+    fn is_member(&self) -> bool;
+    /// A whole block; recent ones come from memory.
+    fn block(&self, number: u64) -> Result<Option<Arc<Block>>, StorageError>;
+    /// A header without the body.
+    fn header(&self, number: u64) -> Result<Option<Arc<SignedHeader>>, StorageError>;
+    /// Height of a block hash.
+    fn number_of(&self, hash: B256) -> Result<Option<u64>, StorageError>;
+    /// Where a transaction was committed.
+    fn locate(&self, transaction: B256) -> Result<Option<Location>, StorageError>;
+    /// Counters.
+    fn totals(&self) -> Totals;
+    /// Pool content, at most `limit`, oldest first.
+    fn pending(&self, limit: usize) -> Vec<VerifiedTx>;
+    /// Number of transactions in the pool.
+    fn pending_count(&self) -> usize;
+    /// Runtime code of an account at the head; empty when none.
+    fn code(&self, address: Address) -> Result<Bytes, StorageError>;
+    /// Executes on the head state. Blocks the calling thread for at most the time the gas limit allows; never called from async code directly.
+    fn call(&self, request: CallRequest) -> Result<CallOutcome, CallError>;
+    /// An on-chain setting effective for the next block; `None` when unset.
+    fn system_config(&self, key: &str) -> Result<Option<String>, StorageError>;
+    /// Sealers that govern the next block, sorted.
+    fn sealers(&self) -> Vec<NodeId>;
+    /// Observers, sorted.
+    fn observers(&self) -> Vec<NodeId>;
+    /// State of consensus.
+    fn consensus_status(&self) -> ConsensusStatus;
+    /// State of sync.
+    fn sync_status(&self) -> SyncStatus;
+}
+
+/// Why a submission was not accepted.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The bytes are not a transaction, or its signature recovers no key.
+    #[error("{0}")]
+    Decode(DecodeError),
+    /// Pool or cheap checks refuse it.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The group does not run here.
+    #[error("GroupID does not exist")]
+    NoSuchGroup,
+    /// The node is over its limits or stopping; nothing was accepted.
+    #[error("{0}")]
+    Busy(String),
+}
+
+/// Told once what became of a submission: its hash when the pool accepted it.
+pub type SubmitReply = Box<dyn FnOnce(Result<B256, SubmitError>) + Send>;
+
+/// A raw transaction on its way in.
+pub struct Submission {
+    /// The group it was addressed to (not the one it was signed for).
+    pub group: GroupId,
+    /// Signed RLP.
+    pub raw: Bytes,
+    /// Told the outcome of admission.
+    pub reply: SubmitReply,
+}
+
+/// Static facts about the node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeInfo {
+    /// `chain.id`.
+    pub chain_id: ChainId,
+    /// This node's identity.
+    pub node_id: NodeId,
+    /// `ip:port` of the P2P listener.
+    pub p2p_endpoint: String,
+    /// Issuer CN of the P2P certificate.
+    pub agency: String,
+    /// Subject CN of the P2P certificate.
+    pub name: String,
+    /// `compatibility.supported_version`.
+    pub supported_version: String,
+}
+
+/// State of a group in its lifecycle (`spec/client-protocol.md` 2.10).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GroupStatus {
+    /// Unknown to this node.
+    Inexistent,
+    /// Serving.
+    Running,
+    /// On its way to stopped.
+    Stopping,
+    /// Generated or stopped.
+    Stopped,
+    /// Marked as removed; files are kept.
+    Deleted,
+}
+
+/// The node, as clients see it.
+pub trait NodeView: Send + Sync {
+    /// Static facts.
+    fn info(&self) -> &NodeInfo;
+    /// A group that runs here.
+    fn ledger(&self, group: GroupId) -> Option<Arc<dyn LedgerView>>;
+    /// Groups that run here, ascending.
+    fn groups(&self) -> Vec<GroupId>;
+    /// State of any group id.
+    fn group_status(&self, group: GroupId) -> GroupStatus;
+    /// Connected peers.
+    fn peers(&self) -> Vec<NodeInfo>;
+    /// `ip:port` of configured peers.
+    fn configured_peers(&self) -> Vec<String>;
+    /// Hands raw transactions to the pipeline. Each reply is called exactly once, soon, from some thread.
+    fn submit(&self, submissions: Vec<Submission>);
+    /// Metrics in Prometheus text form.
+    fn metrics(&self) -> String;
+    /// Whether every running group accepts transactions; the reason when not.
+    fn readiness(&self) -> Result<(), String>;
+}

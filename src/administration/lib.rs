@@ -1,1 +1,12 @@
+//! Administration layer: how a group agrees on its blocks. Pure state machines: (state, input, now) to effects.
+//!
+//! Invariant: nothing here sees a socket, a file, a thread, a clock or the pool, so the simulator runs exactly this code.
 
+pub mod digest;
+pub mod engine;
+pub mod epoch;
+pub mod pbft;
+pub mod sealer;
+
+pub use engine::{Effect, Engine, Input, Message, Proposal, VoteKind, VoteRecord};
+pub use epoch::Epoch;

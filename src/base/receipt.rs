@@ -3,7 +3,7 @@
 use alloy_primitives::{Address, B256, Bloom, BloomInput, Bytes, U256, keccak256};
 use alloy_rlp::Encodable;
 
-use crate::rlp::wrap_list;
+use crate::rlp::{Item, RlpError, wrap_list};
 
 /// An event of a contract.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -70,10 +70,42 @@ impl Receipt {
         out
     }
 
+    /// The inverse of [`Self::encode_rlp`].
+    pub fn decode_rlp(bytes: &[u8]) -> Result<Self, RlpError> {
+        let mut items = Item::whole(bytes)?.items()?;
+        let state_root = items.take()?.hash()?;
+        let gas_used = items.take()?.number()?;
+        let contract_address = items.take()?.address()?;
+        let logs_bloom = Bloom::try_from(items.take()?.string()?).map_err(|_| RlpError::WrongSize)?;
+        let status = u32::try_from(items.take()?.number64()?).map_err(|_| RlpError::WrongSize)?;
+        let output = Bytes::copy_from_slice(items.take()?.string()?);
+        let remain_gas = items.take()?.number()?;
+        let mut log_items = items.take()?.items()?;
+        let mut logs = Vec::new();
+        while !log_items.is_empty() {
+            logs.push(decode_log(log_items.take()?)?);
+        }
+        items.finish()?;
+        Ok(Self { state_root, gas_used, contract_address, logs_bloom, status, output, remain_gas, logs })
+    }
+
     /// The receipt hash: Keccak of the RLP.
     pub fn hash(&self) -> B256 {
         keccak256(self.encode_rlp())
     }
+}
+
+fn decode_log(item: Item<'_>) -> Result<LogEntry, RlpError> {
+    let mut items = item.items()?;
+    let address = items.take()?.address()?;
+    let mut topic_items = items.take()?.items()?;
+    let mut topics = Vec::new();
+    while !topic_items.is_empty() {
+        topics.push(topic_items.take()?.hash()?);
+    }
+    let data = Bytes::copy_from_slice(items.take()?.string()?);
+    items.finish()?;
+    Ok(LogEntry { address, topics, data })
 }
 
 fn encode_log(log: &LogEntry) -> Vec<u8> {
@@ -92,6 +124,19 @@ fn encode_log(log: &LogEntry) -> Vec<u8> {
 mod tests {
     use super::*;
     use alloy_primitives::hex;
+
+    #[test]
+    fn receipt_survives_the_round_trip() {
+        let log = LogEntry { address: Address::repeat_byte(1), topics: vec![B256::repeat_byte(2)], data: Bytes::from_static(b"data") };
+        let receipt = Receipt {
+            status: 22,
+            output: Bytes::from_static(b"out"),
+            logs_bloom: Receipt::bloom_of(std::slice::from_ref(&log)),
+            logs: vec![log.clone(), LogEntry::default()],
+            ..Receipt::default()
+        };
+        assert_eq!(Receipt::decode_rlp(&receipt.encode_rlp()).unwrap(), receipt);
+    }
 
     #[test]
     fn hash_of_the_plain_receipt_is_the_published_one() {

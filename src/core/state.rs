@@ -3,6 +3,8 @@
 //! A contract's storage is named by address and *incarnation*: a contract that destroys itself leaves its slots behind under the old
 //! incarnation, so destroying costs nothing and a new contract at the same address starts empty.
 
+pub mod codec;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -1,1 +1,2 @@
 //! (under construction by its owner)
+pub mod system;

@@ -207,6 +207,8 @@ pub type SubmitReply = Box<dyn FnOnce(Result<B256, SubmitError>) + Send>;
 pub struct Submission {
     /// The group it was addressed to (not the one it was signed for).
     pub group: GroupId,
+    /// Who submits, for fair shares of a full pool: the same number for the same client (of HTTP a hash of its address).
+    pub submitter: u64,
     /// Signed RLP.
     pub raw: Bytes,
     /// Told the outcome of admission.

@@ -90,8 +90,12 @@ mod tests {
     #[test]
     fn digest_names_start_members_and_settings() {
         let base = epoch(4);
-        let others =
-            [Epoch { start: 2, ..base.clone() }, Epoch { tx_count_limit: 1, ..base.clone() }, epoch(3), Epoch { tx_gas_limit: 7, ..base.clone() }];
+        let others = [
+            Epoch { start: 2, ..base.clone() },
+            Epoch { tx_count_limit: 1, ..base.clone() },
+            epoch(3),
+            Epoch { tx_gas_limit: 7, ..base.clone() },
+        ];
         assert!(others.iter().all(|other| other.digest() != base.digest()));
     }
 }

@@ -269,9 +269,9 @@ impl PbftEngine {
 
     fn diverging_checkpoint(&self, slot: &Slot, own: B256) -> Option<B256> {
         let others = slot.votes.range((VoteKind::Checkpoint, 0)..=(VoteKind::Checkpoint, u32::MAX)).map(|(_, vote)| vote.subject);
-        others.filter(|subject| *subject != own).find(|subject| {
-            Self::supporters(slot, VoteKind::Checkpoint, *subject).count() >= self.config.epoch.quorum()
-        })
+        others
+            .filter(|subject| *subject != own)
+            .find(|subject| Self::supporters(slot, VoteKind::Checkpoint, *subject).count() >= self.config.epoch.quorum())
     }
 
     fn begin_epoch(&mut self, epoch: Epoch, last: (B256, u64), effects: &mut Vec<Effect>) {

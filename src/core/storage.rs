@@ -32,16 +32,8 @@ pub enum Space {
 
 impl Space {
     /// All spaces, for scans over a whole database.
-    pub const ALL: [Space; 8] = [
-        Space::Meta,
-        Space::Header,
-        Space::Body,
-        Space::Receipts,
-        Space::Nonces,
-        Space::BlockIndex,
-        Space::TransactionIndex,
-        Space::State,
-    ];
+    pub const ALL: [Space; 8] =
+        [Space::Meta, Space::Header, Space::Body, Space::Receipts, Space::Nonces, Space::BlockIndex, Space::TransactionIndex, Space::State];
 }
 
 /// When a commit may return.

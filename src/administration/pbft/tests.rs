@@ -2,8 +2,7 @@ use super::*;
 use millrace_base::{GroupId, NodeId};
 
 fn keys(count: usize) -> Vec<KeyPair> {
-    let mut keys: Vec<KeyPair> =
-        (1..=count).map(|i| KeyPair::from_secret(&[u8::try_from(i).unwrap(); 32]).unwrap()).collect();
+    let mut keys: Vec<KeyPair> = (1..=count).map(|i| KeyPair::from_secret(&[u8::try_from(i).unwrap(); 32]).unwrap()).collect();
     keys.sort_by_key(KeyPair::node_id);
     keys
 }

@@ -46,7 +46,10 @@ fn bytes_around_the_list_and_wrong_kinds_are_refused() {
     let good = hex::decode(RAW).unwrap();
     assert_eq!(RawTx::decode(&[]), Err(DecodeError::NotAList));
     assert_eq!(RawTx::decode(&[0]), Err(DecodeError::NotAList));
-    assert!(matches!(RawTx::decode(&good[..good.len() - 1]), Err(DecodeError::Envelope(RlpError::Undersize { announced: 145, available: 144 }))));
+    assert!(matches!(
+        RawTx::decode(&good[..good.len() - 1]),
+        Err(DecodeError::Envelope(RlpError::Undersize { announced: 145, available: 144 }))
+    ));
     let trailing = [&good[..], &[0]].concat();
     assert!(matches!(RawTx::decode(&trailing), Err(DecodeError::Envelope(RlpError::Oversize { .. }))));
     assert!(matches!(RawTx::decode(&[0xff; 9]), Err(DecodeError::Envelope(_))));

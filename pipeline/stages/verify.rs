@@ -8,7 +8,7 @@ use millrace_access::txpool::Submitter;
 use millrace_access::verifier::SignatureVerifier;
 use millrace_base::clock::Clock;
 use millrace_base::transaction::DecodeError;
-use millrace_base::{B256, GroupId, RawTx};
+use millrace_base::{B256, RawTx};
 use millrace_ledger::Ledger;
 use millrace_ledger::view::{SubmitError, SubmitReply};
 
@@ -29,13 +29,12 @@ pub struct VerifyStage {
     clock: Arc<dyn Clock>,
     raw: Vec<(RawTx, B256)>,
     waiting: Vec<Waiting>,
-    woken: Vec<GroupId>,
 }
 
 impl VerifyStage {
     /// One worker.
     pub fn new(signatures: Box<dyn SignatureVerifier>, order: Sender<ToOrder>, clock: Arc<dyn Clock>) -> Self {
-        Self { signatures, order, clock, raw: Vec::new(), waiting: Vec::new(), woken: Vec::new() }
+        Self { signatures, order, clock, raw: Vec::new(), waiting: Vec::new() }
     }
 
     /// Decodes and runs every check that needs no signature.
@@ -64,8 +63,8 @@ impl VerifyStage {
                 let hash = transaction.hash();
                 ledger.pool().admit(transaction, submitter, now_ms).map(|()| hash).map_err(SubmitError::Refused)
             });
-            if outcome.is_ok() && !self.woken.contains(&ledger.id()) {
-                self.woken.push(ledger.id());
+            if outcome.is_ok() && ledger.request_wake() {
+                self.order.send(ToOrder::Wake(ledger.id()));
             }
             reply(outcome);
         }
@@ -87,8 +86,5 @@ impl Stage for VerifyStage {
             self.check(incoming);
         }
         self.admit();
-        for group in self.woken.drain(..) {
-            self.order.send(ToOrder::Wake(group));
-        }
     }
 }

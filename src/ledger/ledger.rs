@@ -6,7 +6,7 @@
 mod queries;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use millrace_access::blockchain::{BlockChain, ChainHead, Commit};
 use millrace_access::txpool::{PoolConfig, TxPool};
@@ -128,6 +128,8 @@ pub struct Ledger {
     engine: RwLock<EngineStatus>,
     halted: RwLock<Option<String>>,
     ingress: IngressGauge,
+    /// Whether the order stage has been told of new transactions and has not looked yet.
+    wake: AtomicBool,
     counters: LedgerCounters,
 }
 
@@ -173,6 +175,7 @@ impl Ledger {
             engine: RwLock::new(engine),
             halted: RwLock::new(None),
             ingress,
+            wake: AtomicBool::new(false),
             counters: LedgerCounters::default(),
         })
     }
@@ -205,6 +208,16 @@ impl Ledger {
     /// Raw transactions on their way to the verify stage.
     pub fn ingress(&self) -> &IngressGauge {
         &self.ingress
+    }
+
+    /// The pool has new transactions: `true` when the order stage must be told, at most once until it looks.
+    pub fn request_wake(&self) -> bool {
+        !self.wake.swap(true, Ordering::AcqRel)
+    }
+
+    /// The order stage is about to look at the pool.
+    pub fn accept_wake(&self) {
+        self.wake.store(false, Ordering::Release);
     }
 
     /// Figures for metrics.

@@ -101,7 +101,7 @@ impl GroupOrder {
                 outbox.execute.push(ToExecute::Open(Arc::clone(&self.ledger)));
                 self.carry_out(effects, now_ms, outbox);
             }
-            ToOrder::Wake(_) => {}
+            ToOrder::Wake(_) => self.ledger.accept_wake(),
             ToOrder::Executed(executed) => {
                 let (height, hash) = (executed.block.block.header.number, executed.block.block.hash);
                 let next_epoch = executed.next_epoch.clone();

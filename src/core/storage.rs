@@ -142,7 +142,7 @@ pub trait Storage: Send + Sync {
 }
 
 /// Reads as of one moment.
-pub trait StorageView: Send {
+pub trait StorageView: Send + Sync {
     /// The value of a key.
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError>;
 

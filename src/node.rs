@@ -1,0 +1,241 @@
+//! A node: ledgers, pipeline and gateways put together, and taken down in order.
+//!
+//! Start: hold the data directory, open every group (recovery happens there), start the pipeline, open the groups in it, and only
+//! then the doors for clients. Stop: the doors first, then the pipeline along its arrows, so that what was accepted is committed.
+
+mod handle;
+mod metrics;
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millrace_backends::rocksdb::{RocksDb, SharedResources};
+use millrace_base::clock::SystemClock;
+use millrace_base::fault::{Fault, FaultKind};
+use millrace_core::{Storage, StorageError};
+use millrace_ledger::view::NodeView;
+use millrace_ledger::{Genesis, Ledger, LedgerConfig, OpenError, Registry, VoteLog};
+use millrace_pipeline::messages::ToOrder;
+use millrace_pipeline::runtime::{AffinityPolicy, Pipeline, PipelineConfig, StageFault};
+use millrace_pipeline::topology::{self, Inlets, Parts, Workers};
+use millrace_rpc::{HttpConfig, HttpServer, OperatorServer};
+
+use crate::config::{GroupConfig, NodeConfig};
+use handle::NodeHandle;
+
+/// Raw transactions of one group that may wait for verification, bytes.
+const INGRESS_BYTES: usize = 64 << 20;
+
+/// Share of the cache budget that keeps decoded state; the rest is the database's block cache.
+const STATE_SHARE: f64 = 0.5;
+
+/// A running node.
+pub struct Node {
+    pipeline: Pipeline,
+    http: HttpServer,
+    operator: Option<OperatorServer>,
+    handle: Arc<NodeHandle>,
+    picture: String,
+    /// Held for as long as the node runs.
+    _lock: File,
+}
+
+impl Node {
+    /// Starts a node; when this returns it serves clients.
+    ///
+    /// # Errors
+    /// A [`Fault`] that names the file, port or database and what to do.
+    pub fn start(config: NodeConfig) -> Result<Self, Fault> {
+        let lock = lock_data_directory(&config.data_dir)?;
+        let votes = VoteLog::open(&config.data_dir.join("votes")).map_err(|error| vote_log_fault(&config.data_dir, &error))?;
+        let registry = Arc::new(open_groups(&config)?);
+        let workers = Workers { verify: config.verify_threads, execute: config.execute_threads, ..Workers::for_cores(config.execute_threads) };
+        let parts = Parts { votes, clock: Arc::new(SystemClock), listeners: Vec::new() };
+        let (topology, inlets) = topology::wire(workers, parts).map_err(|error| bug(&error.to_string()))?;
+        let picture = topology.render();
+        let affinity = if config.pin_cores { AffinityPolicy::Pin } else { AffinityPolicy::None };
+        let fault_registry = Arc::clone(&registry);
+        let on_fault = Arc::new(move |fault: &StageFault| stage_failed(&fault_registry, fault));
+        let pipeline = Pipeline::start(topology, &PipelineConfig { affinity, on_fault }).map_err(|error| bug(&error.to_string()))?;
+        open_in_pipeline(&registry, &inlets);
+        let handle = Arc::new(NodeHandle::new(&config, registry, inlets.submissions, pipeline.metrics_handle()));
+        let view: Arc<dyn NodeView> = handle.clone();
+        let http_config = HttpConfig { threads: config.rpc.threads, ..HttpConfig::new(config.rpc.listen) };
+        let http = HttpServer::start(&http_config, Arc::clone(&view))?;
+        let operator = config.operator_listen.map(|listen| OperatorServer::start(listen, view)).transpose()?;
+        Ok(Self { pipeline, http, operator, handle, picture, _lock: lock })
+    }
+
+    /// Where JSON-RPC is served.
+    pub fn http_addr(&self) -> SocketAddr {
+        self.http.local_addr()
+    }
+
+    /// Where metrics and health are served, if they are.
+    pub fn operator_addr(&self) -> Option<SocketAddr> {
+        self.operator.as_ref().map(OperatorServer::local_addr)
+    }
+
+    /// The node as gateways see it.
+    pub fn view(&self) -> Arc<dyn NodeView> {
+        self.handle.clone()
+    }
+
+    /// The pipeline as it was wired.
+    pub fn topology_picture(&self) -> &str {
+        &self.picture
+    }
+
+    /// Stops in order: no new clients, then every stage finishes what was accepted, each within its share of the deadline.
+    ///
+    /// # Errors
+    /// A stage that did not finish in time is named; nothing that was acknowledged as committed is lost by that.
+    pub fn stop(self, deadline: Duration) -> Result<(), Fault> {
+        let end = Instant::now() + deadline;
+        self.handle.stop_accepting();
+        self.http.stop(deadline / 4);
+        if let Some(operator) = self.operator {
+            operator.stop(deadline / 4);
+        }
+        let report = self.pipeline.stop(end.saturating_duration_since(Instant::now()) / 4);
+        if report.is_clean() {
+            return Ok(());
+        }
+        Err(Fault::new(
+            FaultKind::Operation,
+            format!("the node did not stop in order: {report:?}"),
+            "nothing that was committed is lost; transactions that were only accepted must be sent again if their receipt never comes",
+        ))
+    }
+}
+
+/// The picture of the pipeline that [`Node::start`] would run, without starting anything.
+///
+/// # Errors
+/// When no scratch directory for the vote log can be made.
+pub fn topology_picture(workers: Workers) -> Result<String, Fault> {
+    let scratch = std::env::temp_dir().join(format!("millrace-topology-{}", std::process::id()));
+    let votes = VoteLog::open(&scratch).map_err(|error| vote_log_fault(&scratch, &error))?;
+    let parts = Parts { votes, clock: Arc::new(SystemClock), listeners: Vec::new() };
+    let picture = topology::wire(workers, parts).map(|(topology, _)| topology.render()).map_err(|error| bug(&error.to_string()));
+    let _ = fs::remove_dir_all(&scratch);
+    picture
+}
+
+/// One process a data directory: the lock lives in the operating system, so a killed process leaves none behind.
+fn lock_data_directory(directory: &Path) -> Result<File, Fault> {
+    let fault = |error: std::io::Error| {
+        let what = format!("cannot use the data directory {}: {error}", directory.display());
+        Fault::new(FaultKind::Disk, what, "check that the path exists, is writable by this user and has free space")
+    };
+    fs::create_dir_all(directory).map_err(fault)?;
+    let file = File::create(directory.join(".lock")).map_err(fault)?;
+    match rustix_flock(&file) {
+        Ok(()) => Ok(file),
+        Err(_) => Err(Fault::new(
+            FaultKind::Storage,
+            format!("{} is in use by another process", directory.display()),
+            "stop the other node, or start this one from a directory of its own; two nodes must never share data or keys",
+        )),
+    }
+}
+
+fn vote_log_fault(directory: &Path, error: &std::io::Error) -> Fault {
+    let what = format!("the vote log in {} cannot be opened: {error}", directory.display());
+    Fault::new(FaultKind::Disk, what, "check free space and permissions of the data directory")
+}
+
+fn bug(what: &str) -> Fault {
+    Fault::new(FaultKind::Operation, format!("the pipeline cannot be started: {what}"), "this is a bug of the node: please report it with this message")
+}
+
+fn open_groups(config: &NodeConfig) -> Result<Registry, Fault> {
+    let registry = Registry::default();
+    let state_bytes = (config.cache_bytes as f64 * STATE_SHARE) as u64;
+    let shared = SharedResources::new(usize::try_from(config.cache_bytes - state_bytes).unwrap_or(usize::MAX));
+    let per_group = state_bytes / config.groups.len().max(1) as u64;
+    for group in &config.groups {
+        registry.insert(Arc::new(open_group(config, group, &shared, per_group)?));
+    }
+    Ok(registry)
+}
+
+fn open_group(config: &NodeConfig, group: &GroupConfig, shared: &SharedResources, cache_bytes: u64) -> Result<Ledger, Fault> {
+    let path = &group.data_path;
+    let genesis = &group.genesis;
+    let database = RocksDb::open(path, shared).map_err(|error| storage_fault(path, &error))?;
+    let storage: Arc<dyn Storage> = Arc::new(database);
+    let ledger = LedgerConfig {
+        chain_id: config.chain_id,
+        genesis: Genesis {
+            group: genesis.group,
+            timestamp_ms: genesis.timestamp_ms,
+            sealers: genesis.sealers.clone(),
+            tx_count_limit: genesis.tx_count_limit,
+            tx_gas_limit: genesis.tx_gas_limit,
+            consensus_timeout_s: genesis.consensus_timeout_s,
+            rules: genesis.rules,
+            mark: genesis.mark(),
+        },
+        key: config.key.clone(),
+        durability: config.durability,
+        cache_bytes: usize::try_from(cache_bytes).unwrap_or(usize::MAX),
+        pool_count: group.pool.max_transactions,
+        pool_bytes: group.pool.max_bytes,
+        expiration_ms: group.pool.expiration_ms,
+        min_interval_ms: group.min_block_generation_time_ms,
+        ingress_bytes: INGRESS_BYTES,
+    };
+    Ledger::open(ledger, storage).map_err(|error| open_fault(path, error))
+}
+
+fn open_fault(path: &Path, error: OpenError) -> Fault {
+    match error {
+        OpenError::Storage(error) => storage_fault(path, &error),
+        OpenError::OtherChain { .. } => Fault::new(
+            FaultKind::Config,
+            format!("{}: {error}", path.display()),
+            "restore the genesis file this database was made with, or move the database away to start a new chain",
+        ),
+        OpenError::DamagedHead { .. } => Fault::new(
+            FaultKind::Storage,
+            format!("{}: {error}", path.display()),
+            "run `millrace db verify` to see how much is damaged, then restore the directory from a copy",
+        ),
+    }
+}
+
+/// What an operator can do about a storage error.
+pub fn storage_fault(path: &Path, error: &StorageError) -> Fault {
+    let (kind, remedy) = match error {
+        StorageError::Full { .. } => (FaultKind::Disk, "free space on the device, then start again; nothing committed is lost"),
+        StorageError::Locked { .. } => (FaultKind::Storage, "stop the other process that uses this database"),
+        StorageError::Corrupt { .. } => (FaultKind::Storage, "restore the directory from a copy; `millrace db verify` shows what is damaged"),
+        StorageError::OutOfOrder { .. } | StorageError::Engine(_) => {
+            (FaultKind::Storage, "check the disk and the permissions of the directory; the message above is the engine's own")
+        }
+    };
+    Fault::new(kind, format!("{}: {error}", path.display()), remedy)
+}
+
+fn open_in_pipeline(registry: &Registry, inlets: &Inlets) {
+    for ledger in registry.all() {
+        inlets.lanes.add_group(ledger.id());
+        let opened = inlets.groups.send(ToOrder::Open(ledger));
+        debug_assert!(opened.is_ok(), "the order stage has just been started");
+    }
+}
+
+/// A stage panicked outside any one group's work: no group can go on, and all say why.
+fn stage_failed(registry: &Registry, fault: &StageFault) {
+    tracing::error!(stage = fault.stage, worker = fault.worker, message = fault.message, "a stage of the pipeline failed");
+    if !fault.survived {
+        for ledger in registry.all() {
+            ledger.halt(format!("stage {} of the pipeline failed: {}", fault.stage, fault.message));
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The node as gateways see it: [`NodeView`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use millrace_base::GroupId;
+use millrace_ledger::Registry;
+use millrace_ledger::view::{GroupStatus, LedgerView, NodeInfo, NodeView, Submission, SubmitError};
+use millrace_pipeline::messages::Incoming;
+use millrace_pipeline::runtime::{LaneError, LaneSender, MetricsHandle};
+
+use crate::config::NodeConfig;
+use crate::node::metrics;
+
+/// See the module.
+pub(super) struct NodeHandle {
+    info: NodeInfo,
+    configured_peers: Vec<String>,
+    registry: Arc<Registry>,
+    submissions: LaneSender<Incoming>,
+    metrics: MetricsHandle,
+    is_stopping: AtomicBool,
+}
+
+impl NodeHandle {
+    pub fn new(config: &NodeConfig, registry: Arc<Registry>, submissions: LaneSender<Incoming>, metrics: MetricsHandle) -> Self {
+        let info = NodeInfo {
+            chain_id: config.chain_id,
+            node_id: config.key.node_id(),
+            p2p_endpoint: config.p2p.listen.to_string(),
+            agency: config.agency.clone(),
+            name: config.name.clone(),
+            supported_version: config.supported_version.clone(),
+        };
+        let configured_peers = config.p2p.peers.clone();
+        Self { info, configured_peers, registry, submissions, metrics, is_stopping: AtomicBool::new(false) }
+    }
+
+    /// From now on every submission is refused.
+    pub fn stop_accepting(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+    }
+
+    fn submit_one(&self, submission: Submission) {
+        if self.is_stopping.load(Ordering::Acquire) {
+            return (submission.reply)(Err(SubmitError::Busy("the node is stopping".into())));
+        }
+        let group = submission.group;
+        let Some(ledger) = self.registry.get(group) else { return (submission.reply)(Err(SubmitError::NoSuchGroup)) };
+        let bytes = submission.raw.len();
+        if !ledger.ingress().enter(bytes) {
+            let message = format!("group {group} has {} bytes of transactions waiting for verification; try again", ledger.ingress().bytes());
+            return (submission.reply)(Err(SubmitError::Busy(message)));
+        }
+        let Err(error) = self.submissions.send(group, Incoming { ledger: Arc::clone(&ledger), submission }) else { return };
+        ledger.ingress().leave(bytes);
+        let error_reply = match &error {
+            LaneError::Full(_) => SubmitError::Busy(format!("group {group} has too many transactions waiting for verification; try again")),
+            LaneError::NoLane(_) => SubmitError::NoSuchGroup,
+            LaneError::Closed(_) => SubmitError::Busy("the node is stopping".into()),
+        };
+        (error.into_item().submission.reply)(Err(error_reply));
+    }
+}
+
+impl NodeView for NodeHandle {
+    fn info(&self) -> &NodeInfo {
+        &self.info
+    }
+
+    fn ledger(&self, group: GroupId) -> Option<Arc<dyn LedgerView>> {
+        self.registry.get(group).map(|ledger| ledger as Arc<dyn LedgerView>)
+    }
+
+    fn groups(&self) -> Vec<GroupId> {
+        self.registry.ids()
+    }
+
+    fn group_status(&self, group: GroupId) -> GroupStatus {
+        match self.registry.get(group) {
+            Some(_) => GroupStatus::Running,
+            None => GroupStatus::Inexistent,
+        }
+    }
+
+    fn peers(&self) -> Vec<NodeInfo> {
+        Vec::new()
+    }
+
+    fn configured_peers(&self) -> Vec<String> {
+        self.configured_peers.clone()
+    }
+
+    fn submit(&self, submissions: Vec<Submission>) {
+        submissions.into_iter().for_each(|submission| self.submit_one(submission));
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = self.metrics.snapshot().to_prometheus();
+        metrics::render_ledgers(&self.registry, &mut text);
+        metrics::render_process(&mut text);
+        text
+    }
+
+    fn readiness(&self) -> Result<(), String> {
+        if self.is_stopping.load(Ordering::Acquire) {
+            return Err("the node is stopping".into());
+        }
+        let halted = |ledger: &Arc<millrace_ledger::Ledger>| ledger.halted().map(|reason| format!("group {} has halted: {reason}", ledger.id()));
+        match self.registry.all().iter().find_map(halted) {
+            Some(reason) => Err(reason),
+            None => Ok(()),
+        }
+    }
+}

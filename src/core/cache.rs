@@ -5,7 +5,7 @@
 //! is kept only if the count is still the one seen when the reader found nothing.
 //!
 //! Between a commit and its `apply`, cached keys still read as before the block and others already as after it. Whoever needs all of one
-//! moment reads through the block's [`crate::overlay::SealedState`] until `apply` has returned, as the executor of the next block does.
+//! moment reads through the block's [`crate::overlay::Layer`] until `apply` has returned, as the executor of the next block does.
 //!
 //! Eviction keeps two generations: entries are read and written in the young one, and when it reaches half of the budget it becomes the
 //! old one, whose remaining entries are dropped. What is used at least once a generation stays.

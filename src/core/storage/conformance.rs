@@ -75,7 +75,7 @@ fn commit(storage: &dyn Storage, height: u64, writes: &[Write<'_>]) {
 }
 
 fn new_database_is_empty(storage: &dyn Storage) {
-    assert_eq!(storage.height().unwrap(), None, "a new database has no height");
+    assert_eq!(storage.height().expect("the engine must not fail"), None, "a new database has no height");
     for space in Space::ALL {
         assert_eq!(get(storage, space, b"key"), None, "a new database has no values");
     }
@@ -91,10 +91,10 @@ fn commit_writes_all_spaces_and_the_marker(storage: &dyn Storage) {
     for space in Space::ALL {
         assert_eq!(get(storage, space, b"key"), Some(vec![b"abcdefgh"[space.index()]]), "spaces are kept apart");
     }
-    assert_eq!(storage.height().unwrap(), Some(0), "a commit sets the height");
+    assert_eq!(storage.height().expect("the engine must not fail"), Some(0), "a commit sets the height");
     assert_eq!(get(storage, Space::Meta, HEIGHT_KEY), Some(height_key(0).to_vec()), "the marker is readable in Meta");
     storage.commit(1, &Batch::default(), Durability::Power).expect("an empty batch is a block too");
-    assert_eq!(storage.height().unwrap(), Some(1));
+    assert_eq!(storage.height().expect("the engine must not fail"), Some(1));
     storage.verify().expect("a written database is sound");
 }
 
@@ -104,7 +104,7 @@ fn repeated_commit_changes_nothing(storage: &dyn Storage) {
     commit(storage, 1, &[(Space::State, b"a", Some(b"3")), (Space::State, b"b", Some(b"3"))]);
     assert_eq!(get(storage, Space::State, b"a"), Some(b"2".to_vec()), "a repeated commit writes nothing");
     assert_eq!(get(storage, Space::State, b"b"), None, "a repeated commit writes nothing");
-    assert_eq!(storage.height().unwrap(), Some(1));
+    assert_eq!(storage.height().expect("the engine must not fail"), Some(1));
 }
 
 fn commit_out_of_order_is_refused_and_changes_nothing(storage: &dyn Storage) {
@@ -116,7 +116,7 @@ fn commit_out_of_order_is_refused_and_changes_nothing(storage: &dyn Storage) {
     };
     refused(1, None);
     refused(u64::MAX, None);
-    assert_eq!(storage.height().unwrap(), None);
+    assert_eq!(storage.height().expect("the engine must not fail"), None);
     commit(storage, 0, &[]);
     commit(storage, 1, &[]);
     refused(0, Some(1));
@@ -140,7 +140,7 @@ fn later_write_of_a_key_in_a_batch_wins(storage: &dyn Storage) {
         ],
     );
     assert_eq!(scan(storage, Space::State, b"", b""), [(b"a".to_vec(), b"2".to_vec()), (b"c".to_vec(), b"3".to_vec())]);
-    assert_eq!(storage.height().unwrap(), Some(0), "the marker wins over what a batch writes there");
+    assert_eq!(storage.height().expect("the engine must not fail"), Some(0), "the marker wins over what a batch writes there");
 }
 
 fn deletes_remove_and_may_miss(storage: &dyn Storage) {
@@ -184,7 +184,7 @@ fn scans_give_the_asked_range_in_order(storage: &dyn Storage) {
             let expected: Vec<Pair> =
                 keys.iter().filter(|key| key.starts_with(prefix) && **key >= from).map(|key| (key.to_vec(), key.to_vec())).collect();
             assert_eq!(scan(storage, Space::State, prefix, from), expected, "scan of prefix {prefix:?} from {from:?}");
-            let view = storage.snapshot().unwrap();
+            let view = storage.snapshot().expect("the engine must not fail");
             assert_eq!(collect(|visit| view.scan(Space::State, prefix, from, visit)), expected, "the same of a snapshot");
         }
     }
@@ -193,25 +193,25 @@ fn scans_give_the_asked_range_in_order(storage: &dyn Storage) {
         visited += 1;
         if visited == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    storage.scan(Space::State, b"", b"", &mut stop_at_third).unwrap();
+    storage.scan(Space::State, b"", b"", &mut stop_at_third).expect("the engine must not fail");
     assert_eq!(visited, 3, "a scan stops when told to");
 }
 
 fn multi_get_answers_in_order_with_repetitions_and_gaps(storage: &dyn Storage) {
     commit(storage, 0, &[(Space::State, b"a", Some(b"1")), (Space::State, b"b", Some(b"2")), (Space::Body, b"c", Some(b"3"))]);
-    let values = storage.multi_get(Space::State, &[b"b", b"c", b"a", b"b", b""]).unwrap();
+    let values = storage.multi_get(Space::State, &[b"b", b"c", b"a", b"b", b""]).expect("the engine must not fail");
     assert_eq!(values, [Some(b"2".to_vec()), None, Some(b"1".to_vec()), Some(b"2".to_vec()), None]);
-    assert_eq!(storage.multi_get(Space::State, &[]).unwrap(), []);
+    assert_eq!(storage.multi_get(Space::State, &[]).expect("the engine must not fail"), []);
 }
 
 fn snapshot_ignores_later_commits(storage: &dyn Storage) {
     commit(storage, 0, &[(Space::State, b"a", Some(b"1")), (Space::State, b"b", Some(b"1"))]);
-    let view = storage.snapshot().unwrap();
+    let view = storage.snapshot().expect("the engine must not fail");
     commit(storage, 1, &[(Space::State, b"a", Some(b"2")), (Space::State, b"b", None), (Space::State, b"c", Some(b"2"))]);
-    assert_eq!(view.get(Space::State, b"a").unwrap(), Some(b"1".to_vec()));
-    assert_eq!(view.get(Space::State, b"b").unwrap(), Some(b"1".to_vec()));
-    assert_eq!(view.get(Space::State, b"c").unwrap(), None);
-    assert_eq!(view.get(Space::Meta, HEIGHT_KEY).unwrap(), Some(height_key(0).to_vec()));
+    assert_eq!(view.get(Space::State, b"a").expect("the engine must not fail"), Some(b"1".to_vec()));
+    assert_eq!(view.get(Space::State, b"b").expect("the engine must not fail"), Some(b"1".to_vec()));
+    assert_eq!(view.get(Space::State, b"c").expect("the engine must not fail"), None);
+    assert_eq!(view.get(Space::Meta, HEIGHT_KEY).expect("the engine must not fail"), Some(height_key(0).to_vec()));
     let seen = collect(|visit| view.scan(Space::State, b"", b"", visit));
     assert_eq!(seen, [(b"a".to_vec(), b"1".to_vec()), (b"b".to_vec(), b"1".to_vec())]);
     assert_eq!(get(storage, Space::State, b"a"), Some(b"2".to_vec()));
@@ -231,7 +231,7 @@ fn scan_is_of_one_moment(storage: &dyn Storage) {
         assert_eq!(value, b"old", "a scan must not see a later commit");
         ControlFlow::Continue(())
     };
-    storage.scan(Space::State, b"", b"", &mut commit_in_between).unwrap();
+    storage.scan(Space::State, b"", b"", &mut commit_in_between).expect("the engine must not fail");
     assert_eq!(visited, 1_000);
 }
 
@@ -245,7 +245,7 @@ fn checkpoint_is_a_database_of_its_moment(engine: &dyn Engine) {
     commit(&*storage, 1, &[(Space::State, b"a", Some(b"2"))]);
     {
         let copy = engine.open(&directory);
-        assert_eq!(copy.height().unwrap(), Some(0));
+        assert_eq!(copy.height().expect("the engine must not fail"), Some(0));
         assert_eq!(get(&*copy, Space::State, b"a"), Some(b"1".to_vec()));
         assert_eq!(get(&*copy, Space::Body, b"big"), Some(vec![7; 100_000]));
         copy.verify().expect("a checkpoint is sound");
@@ -259,13 +259,13 @@ fn checkpoint_is_a_database_of_its_moment(engine: &dyn Engine) {
 fn readers_see_whole_batches(storage: &dyn Storage) {
     const BLOCKS: u64 = 300;
     let check = |view: &dyn StorageView| {
-        let values = [&b"a"[..], b"m", b"z"].map(|key| view.get(Space::State, key).unwrap());
-        let height = view.get(Space::Meta, HEIGHT_KEY).unwrap();
+        let values = [&b"a"[..], b"m", b"z"].map(|key| view.get(Space::State, key).expect("the engine must not fail"));
+        let height = view.get(Space::Meta, HEIGHT_KEY).expect("the engine must not fail");
         assert!(values.iter().all(|value| *value == height), "a snapshot must show whole blocks: {values:?} at {height:?}");
         height == Some(height_key(BLOCKS - 1).to_vec())
     };
     std::thread::scope(|scope| {
-        scope.spawn(|| while !check(&*storage.snapshot().unwrap()) {});
+        scope.spawn(|| while !check(&*storage.snapshot().expect("the engine must not fail")) {});
         for height in 0..BLOCKS {
             let value = height_key(height);
             commit(
@@ -298,7 +298,7 @@ fn random_work_equals_the_model(engine: &dyn Engine) {
                 }
             }
             let durability = if random.below(10) == 0 { Durability::Power } else { Durability::Process };
-            storage.commit(height, &batch, durability).unwrap();
+            storage.commit(height, &batch, durability).expect("the engine must not fail");
             model.insert((Space::Meta, HEIGHT_KEY.to_vec()), height_key(height).to_vec());
             compare(&mut random, &model, |space, key| storage.get(space, key), |space, prefix, from| scan(&*storage, space, prefix, from));
             if let Some((view, model)) = &kept {
@@ -306,7 +306,7 @@ fn random_work_equals_the_model(engine: &dyn Engine) {
                 compare(&mut random, model, |space, key| view.get(space, key), scan);
             }
             if random.below(10) == 0 {
-                kept = Some((storage.snapshot().unwrap(), model.clone()));
+                kept = Some((storage.snapshot().expect("the engine must not fail"), model.clone()));
             }
         }
         storage.verify().expect("random work leaves a sound database");
@@ -321,7 +321,7 @@ fn compare(
 ) {
     for _ in 0..10 {
         let (space, key) = (random.space(), random.key());
-        assert_eq!(get(space, &key).unwrap(), model.get(&(space, key.clone())).cloned(), "{space:?} {key:?}");
+        assert_eq!(get(space, &key).expect("the engine must not fail"), model.get(&(space, key.clone())).cloned(), "{space:?} {key:?}");
     }
     let (space, mut prefix, from) = (random.space(), random.key(), random.key());
     prefix.truncate(random.below(2) as usize);

@@ -1,8 +1,11 @@
 //! One group's chain: writes each block as one batch and answers questions about committed blocks.
 //!
 //! Invariants: what a batch contains is decided here alone, so block, indices, nonces, counters, state and root accumulator are always of
-//! the same height; the head moves only after storage has said that the batch is durable.
+//! the same height; the head moves only after storage has said that the batch is durable, and with it, at once, the cache of recent
+//! blocks. One thread commits; everybody reads.
 
+mod batch;
+mod recent;
 pub mod records;
 
 use std::num::NonZeroUsize;
@@ -10,18 +13,24 @@ use std::sync::Arc;
 
 use lru::LruCache;
 use millrace_base::limits::BLOCK_LIMIT_WINDOW;
-use millrace_base::{B256, Block, BlockHeader, BlockSignature, wire};
+use millrace_base::{B256, Block, BlockHeader, BlockSignature, Receipt, VerifiedTx, wire};
+use millrace_core::cache::StateCache;
 use millrace_core::overlay::Writes;
 use millrace_core::root::StateAccumulator;
-use millrace_core::state::codec;
 use millrace_core::storage::height_key;
-use millrace_core::{Batch, Durability, Space, Storage, StorageError};
+use millrace_core::{Durability, Space, Storage, StorageError};
+use millrace_vm::BlockHashes;
 use parking_lot::{Mutex, RwLock};
 
-use records::{Packed, corrupt};
+use batch::{encode, meta};
+use recent::{Recent, weight};
+use records::{Packed, at_height, corrupt};
 
-/// Blocks kept decoded: clients mostly ask about the last ones. At 1,000 small transactions a block this is about 60 MB.
-const RECENT_BLOCKS: usize = 64;
+/// Blocks read from storage that are kept decoded, for clients that walk through old blocks item by item.
+const OLDER_BLOCKS: usize = 8;
+
+/// Larger blocks than this are not kept when they are read from storage: with [`OLDER_BLOCKS`] it bounds their memory.
+const OLDER_BLOCK_BYTES: usize = 4 << 20;
 
 /// Counters over the whole chain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, bincode::Encode, bincode::Decode)]
@@ -45,82 +54,118 @@ pub struct ChainHead {
     pub totals: Totals,
 }
 
-/// Keys in [`Space::Meta`].
-mod meta {
-    pub const TOTALS: &[u8] = b"totals";
-    pub const ACCUMULATOR: &[u8] = b"root-accumulator";
-    pub const GENESIS: &[u8] = b"genesis-hash";
+/// A final block with what it changes.
+pub struct Commit {
+    /// The block, signatures included.
+    pub block: Arc<Block>,
+    /// State writes.
+    pub writes: Writes,
+    /// The accumulator after them.
+    pub accumulator: StateAccumulator,
+}
+
+/// Head and recent blocks: they change together, so who sees a head finds its block in memory.
+struct Tip {
+    head: Arc<ChainHead>,
+    recent: Recent,
 }
 
 /// See the module.
 pub struct BlockChain {
     storage: Arc<dyn Storage>,
     durability: Durability,
-    head: RwLock<Arc<ChainHead>>,
     genesis: B256,
-    recent: Mutex<LruCache<u64, Arc<Block>>>,
+    state: Arc<StateCache>,
+    tip: RwLock<Tip>,
+    older: Mutex<LruCache<u64, Arc<Block>>>,
+    /// Height up to which `state` knows the writes; ahead of the head only after a commit of several blocks has failed half way.
+    applied: Mutex<u64>,
 }
 
 impl BlockChain {
-    /// Opens the chain in a database; `None` when there is no genesis block yet. Checks the marker against the stored head.
-    pub fn open(storage: Arc<dyn Storage>, durability: Durability) -> Result<Option<Self>, StorageError> {
+    /// Opens the chain in a database; `None` when there is no genesis block yet. Checks that height marker, header, indices and counters
+    /// agree about the last block. `cache_bytes` bounds the decoded state in memory.
+    pub fn open(storage: Arc<dyn Storage>, durability: Durability, cache_bytes: usize) -> Result<Option<Self>, StorageError> {
         let Some(height) = storage.height()? else { return Ok(None) };
-        let bytes = storage.get(Space::Header, &height_key(height))?;
-        let (header, _) = records::decode_header(&bytes.ok_or_else(|| corrupt("block header", format!("height {height} is missing")))?)?;
-        if header.number != height {
-            return Err(corrupt("height marker", format!("marker says {height}, the header {}", header.number)));
+        let (header, _) = read_header(&*storage, height)?.ok_or_else(|| at_height(height)(corrupt("block header", "missing")))?;
+        let hash = header.hash();
+        let indexed = storage.get(Space::BlockIndex, hash.as_slice())?.map(|bytes| records::decode_height(&bytes)).transpose()?;
+        if indexed != Some(height) {
+            let detail = format!("the header has hash {hash}, which the index of hashes gives height {indexed:?}");
+            return Err(at_height(height)(corrupt("block header", detail)));
         }
         let totals = storage.get(Space::Meta, meta::TOTALS)?.ok_or_else(|| corrupt("counters", "missing"))?;
         let totals = wire::decode(&totals).map_err(|error| corrupt("counters", error))?;
         let genesis = storage.get(Space::Meta, meta::GENESIS)?.ok_or_else(|| corrupt("genesis hash", "missing"))?;
         let genesis = B256::try_from(&genesis[..]).map_err(|error| corrupt("genesis hash", error))?;
-        let hash = header.hash();
-        Ok(Some(Self::assemble(storage, durability, ChainHead { header, hash, totals }, genesis)))
+        let state = Arc::new(StateCache::new(Arc::clone(&storage), cache_bytes));
+        Ok(Some(Self::assemble(storage, durability, state, ChainHead { header, hash, totals }, genesis)))
     }
 
     /// Writes block 0 and opens the chain.
-    pub fn create(storage: Arc<dyn Storage>, durability: Durability, genesis: Commit) -> Result<Self, StorageError> {
-        let (batch, head) = encode_commit(&genesis, Totals::default(), |batch| {
-            batch.put(Space::Meta, meta::GENESIS, genesis.block.hash.to_vec());
-        });
+    pub fn create(storage: Arc<dyn Storage>, durability: Durability, cache_bytes: usize, genesis: Commit) -> Result<Self, StorageError> {
+        assert_eq!(genesis.block.header.number, 0, "a chain starts with block 0");
+        let (batch, head) = encode(&genesis, Totals::default());
         storage.commit(0, &batch, durability)?;
-        let hash = genesis.block.hash;
-        Ok(Self::assemble(storage, durability, head, hash))
+        let state = Arc::new(StateCache::new(Arc::clone(&storage), cache_bytes));
+        Ok(Self::assemble(storage, durability, state, head, genesis.block.hash))
     }
 
-    fn assemble(storage: Arc<dyn Storage>, durability: Durability, head: ChainHead, genesis: B256) -> Self {
-        let capacity = NonZeroUsize::new(RECENT_BLOCKS).expect("not zero");
-        Self { storage, durability, head: RwLock::new(Arc::new(head)), genesis, recent: Mutex::new(LruCache::new(capacity)) }
+    fn assemble(storage: Arc<dyn Storage>, durability: Durability, state: Arc<StateCache>, head: ChainHead, genesis: B256) -> Self {
+        let applied = Mutex::new(head.header.number);
+        let tip = RwLock::new(Tip { head: Arc::new(head), recent: Recent::default() });
+        let older = Mutex::new(LruCache::new(NonZeroUsize::new(OLDER_BLOCKS).expect("not zero")));
+        Self { storage, durability, genesis, state, tip, older, applied }
     }
 
     /// Commits blocks that follow the head, in order, and moves the head. With several blocks one sync serves all of them.
+    ///
+    /// Blocks at or below the head are passed over, and after an error the same blocks may be committed again, whichever of them storage
+    /// has taken: a caller that does not know how far it got repeats itself.
     pub fn commit(&self, commits: &[Commit]) -> Result<(), StorageError> {
+        let mut applied = self.applied.lock();
         let mut head = self.head();
+        let commits = self.behind_head(commits, &head)?;
+        let stored = self.storage.height()?;
         for (index, commit) in commits.iter().enumerate() {
-            assert_eq!(commit.block.header.number, head.header.number + 1, "blocks are committed in height order");
+            let number = commit.block.header.number;
+            assert_eq!(number, head.header.number + 1, "blocks are committed in height order");
             assert_eq!(commit.block.header.parent_hash, head.hash, "a block builds on the one before");
-            let (batch, next) = encode_commit(commit, head.totals, |batch| {
-                if let Some(expired) = commit.block.header.number.checked_sub(BLOCK_LIMIT_WINDOW + 1) {
-                    batch.delete(Space::Nonces, height_key(expired));
-                }
-            });
-            let last = index + 1 == commits.len();
-            let durability = if last { self.durability } else { Durability::Process };
-            self.storage.commit(commit.block.header.number, &batch, durability)?;
+            let (batch, next) = encode(commit, head.totals);
+            // What storage took before a failure is below its marker; the marker's own block is committed again for its durability.
+            if stored.is_none_or(|stored| number >= stored) {
+                let last = index + 1 == commits.len();
+                self.storage.commit(number, &batch, if last { self.durability } else { Durability::Process })?;
+            }
+            if number > *applied {
+                self.state.apply(&commit.writes);
+                *applied = number;
+            }
             head = Arc::new(next);
         }
-        let mut recent = self.recent.lock();
-        for commit in commits {
-            recent.put(commit.block.header.number, Arc::clone(&commit.block));
-        }
-        drop(recent);
-        *self.head.write() = head;
+        let retired = {
+            let mut tip = self.tip.write();
+            tip.head = head;
+            tip.recent.push(commits.iter().map(|commit| Arc::clone(&commit.block)))
+        };
+        drop(retired); // Freeing a block's transactions takes longer than readers should wait.
         Ok(())
+    }
+
+    /// The blocks that are not committed yet.
+    fn behind_head<'a>(&self, commits: &'a [Commit], head: &ChainHead) -> Result<&'a [Commit], StorageError> {
+        let known = commits.iter().take_while(|commit| commit.block.header.number <= head.header.number).count();
+        for commit in &commits[..known] {
+            let number = commit.block.header.number;
+            let stored = self.hash_of(number)?;
+            assert_eq!(stored, Some(commit.block.hash), "another block was committed at height {number}");
+        }
+        Ok(&commits[known..])
     }
 
     /// The last committed block.
     pub fn head(&self) -> Arc<ChainHead> {
-        Arc::clone(&self.head.read())
+        Arc::clone(&self.tip.read().head)
     }
 
     /// Hash of block 0.
@@ -133,44 +178,70 @@ impl BlockChain {
         &self.storage
     }
 
-    /// The state accumulator as of the head.
+    /// Committed state, through the cache.
+    pub fn state(&self) -> Arc<StateCache> {
+        Arc::clone(&self.state)
+    }
+
+    /// The state accumulator as of the last batch in storage: of the head, unless a commit is under way.
     pub fn accumulator(&self) -> Result<StateAccumulator, StorageError> {
         let bytes = self.storage.get(Space::Meta, meta::ACCUMULATOR)?.ok_or_else(|| corrupt("root accumulator", "missing"))?;
         StateAccumulator::from_bytes(&bytes).ok_or_else(|| corrupt("root accumulator", "wrong size"))
     }
 
+    /// A block from memory, and whether there can be one.
+    fn recent(&self, number: u64) -> Found {
+        let tip = self.tip.read();
+        match tip.recent.get(number) {
+            Some(block) => Found::Block(Arc::clone(block)),
+            None if number > tip.head.header.number => Found::Nothing,
+            None => Found::Stored,
+        }
+    }
+
+    /// As [`Self::recent`], with the blocks that were read from storage before.
+    fn cached(&self, number: u64) -> Found {
+        match self.recent(number) {
+            Found::Stored => self.older.lock().get(&number).map_or(Found::Stored, |block| Found::Block(Arc::clone(block))),
+            found => found,
+        }
+    }
+
     /// A block up to the head.
     pub fn block(&self, number: u64) -> Result<Option<Arc<Block>>, StorageError> {
-        if number > self.head().header.number {
-            return Ok(None);
+        match self.cached(number) {
+            Found::Block(block) => return Ok(Some(block)),
+            Found::Nothing => return Ok(None),
+            Found::Stored => {}
         }
-        if let Some(block) = self.recent.lock().get(&number) {
-            return Ok(Some(Arc::clone(block)));
+        let block = read_block(&*self.storage, number)?.ok_or_else(|| at_height(number)(corrupt("block header", "missing")))?;
+        let block = Arc::new(block);
+        if weight(&block) <= OLDER_BLOCK_BYTES {
+            self.older.lock().put(number, Arc::clone(&block));
         }
-        let block = read_block(&*self.storage, number)?.map(Arc::new);
-        if let Some(block) = &block {
-            self.recent.lock().put(number, Arc::clone(block));
-        }
-        Ok(block)
+        Ok(Some(block))
     }
 
     /// A header with hash and signatures.
     pub fn header(&self, number: u64) -> Result<Option<(BlockHeader, B256, Vec<BlockSignature>)>, StorageError> {
-        if number > self.head().header.number {
-            return Ok(None);
+        match self.cached(number) {
+            Found::Block(block) => return Ok(Some((block.header.clone(), block.hash, block.signatures.clone()))),
+            Found::Nothing => return Ok(None),
+            Found::Stored => {}
         }
-        if let Some(block) = self.recent.lock().get(&number) {
-            return Ok(Some((block.header.clone(), block.hash, block.signatures.clone())));
-        }
-        let Some(bytes) = self.storage.get(Space::Header, &height_key(number))? else { return Ok(None) };
-        let (header, signatures) = records::decode_header(&bytes)?;
+        let found = read_header(&*self.storage, number)?;
+        let (header, signatures) = found.ok_or_else(|| at_height(number)(corrupt("block header", "missing")))?;
         let hash = header.hash();
         Ok(Some((header, hash, signatures)))
     }
 
     /// Hash of a committed height; what the BLOCKHASH opcode reads.
     pub fn hash_of(&self, number: u64) -> Result<Option<B256>, StorageError> {
-        Ok(self.header(number)?.map(|(_, hash, _)| hash))
+        match self.recent(number) {
+            Found::Block(block) => Ok(Some(block.hash)),
+            Found::Nothing => Ok(None),
+            Found::Stored => Ok(self.header(number)?.map(|(_, hash, _)| hash)),
+        }
     }
 
     /// Height of a block hash.
@@ -186,77 +257,106 @@ impl BlockChain {
         Ok(location.filter(|(number, _)| *number <= self.head().header.number))
     }
 
+    /// The transaction at a position, without decoding the rest of its block; `None` when there is no such block or position.
+    pub fn transaction_at(&self, number: u64, index: u32) -> Result<Option<VerifiedTx>, StorageError> {
+        match self.cached(number) {
+            Found::Block(block) => Ok(block.transactions.get(index as usize).cloned()),
+            Found::Nothing => Ok(None),
+            Found::Stored => self.stored_item(Space::Body, number, index, records::decode_transaction),
+        }
+    }
+
+    /// The receipt at a position, without decoding the rest of its block; `None` when there is no such block or position.
+    pub fn receipt_at(&self, number: u64, index: u32) -> Result<Option<Receipt>, StorageError> {
+        match self.cached(number) {
+            Found::Block(block) => Ok(block.receipts.get(index as usize).cloned()),
+            Found::Nothing => Ok(None),
+            Found::Stored => self.stored_item(Space::Receipts, number, index, records::decode_receipt),
+        }
+    }
+
+    fn stored_item<T>(
+        &self,
+        space: Space,
+        number: u64,
+        index: u32,
+        decode: impl Fn(&[u8]) -> Result<T, StorageError>,
+    ) -> Result<Option<T>, StorageError> {
+        let blob = read_blob(&*self.storage, space, number)?;
+        let item = || {
+            let packed = Packed::open(&blob, place(space))?;
+            if index as usize >= packed.len() {
+                return Ok(None);
+            }
+            packed.item(index as usize).and_then(&decode).map(Some)
+        };
+        item().map_err(at_height(number))
+    }
+
     /// The nonces of the blocks within the block-limit window, ascending by height.
     pub fn recent_nonces(&self) -> Result<Vec<(u64, Vec<B256>)>, StorageError> {
         let head = self.head().header.number;
         let first = head.saturating_sub(BLOCK_LIMIT_WINDOW - 1);
-        let mut nonces = Vec::new();
-        for number in first..=head {
-            if let Some(bytes) = self.storage.get(Space::Nonces, &height_key(number))? {
-                nonces.push((number, records::decode_nonces(&bytes)?));
-            }
-        }
-        Ok(nonces)
+        let read = |number: u64| {
+            let blob = read_blob(&*self.storage, Space::Nonces, number)?;
+            Ok((number, records::decode_nonces(&blob).map_err(at_height(number))?))
+        };
+        (first..=head).map(read).collect()
     }
 }
 
-/// A final block with what it changes.
-pub struct Commit {
-    /// The block, signatures included.
-    pub block: Arc<Block>,
-    /// State writes.
-    pub writes: Writes,
-    /// The accumulator after them.
-    pub accumulator: StateAccumulator,
+impl BlockHashes for BlockChain {
+    fn block_hash(&self, number: u64) -> Result<Option<B256>, StorageError> {
+        self.hash_of(number)
+    }
 }
 
-/// Reads a whole block from a database.
+/// Where a block is.
+enum Found {
+    Block(Arc<Block>),
+    /// It is committed and must be read.
+    Stored,
+    /// It is above the head.
+    Nothing,
+}
+
+fn place(space: Space) -> &'static str {
+    match space {
+        Space::Body => "block body",
+        Space::Receipts => "receipts",
+        Space::Nonces => "nonces",
+        _ => "block header",
+    }
+}
+
+fn read_blob(storage: &dyn Storage, space: Space, number: u64) -> Result<Vec<u8>, StorageError> {
+    storage.get(space, &height_key(number))?.ok_or_else(|| at_height(number)(corrupt(place(space), "missing")))
+}
+
+fn read_header(storage: &dyn Storage, number: u64) -> Result<Option<(BlockHeader, Vec<BlockSignature>)>, StorageError> {
+    let Some(bytes) = storage.get(Space::Header, &height_key(number))? else { return Ok(None) };
+    let (header, signatures) = records::decode_header(&bytes).map_err(at_height(number))?;
+    if header.number != number {
+        return Err(at_height(number)(corrupt("block header", format!("it says height {}", header.number))));
+    }
+    Ok(Some((header, signatures)))
+}
+
+/// Reads a whole block from a database; `None` when it has no header there.
 pub fn read_block(storage: &dyn Storage, number: u64) -> Result<Option<Block>, StorageError> {
-    let key = height_key(number);
-    let Some(bytes) = storage.get(Space::Header, &key)? else { return Ok(None) };
-    let (header, signatures) = records::decode_header(&bytes)?;
-    let body = storage.get(Space::Body, &key)?.ok_or_else(|| corrupt("block body", format!("height {number} is missing")))?;
-    let packed = Packed::open(&body, "block body")?;
-    let transactions = (0..packed.len()).map(|index| records::decode_transaction(packed.item(index)?)).collect::<Result<_, _>>()?;
-    let blob = storage.get(Space::Receipts, &key)?.ok_or_else(|| corrupt("receipts", format!("height {number} is missing")))?;
-    let packed = Packed::open(&blob, "receipts")?;
-    let receipts = (0..packed.len()).map(|index| records::decode_receipt(packed.item(index)?)).collect::<Result<_, _>>()?;
+    let Some((header, signatures)) = read_header(storage, number)? else { return Ok(None) };
+    let body = read_blob(storage, Space::Body, number)?;
+    let transactions = records::unpack(&body, place(Space::Body), records::decode_transaction).map_err(at_height(number))?;
+    let blob = read_blob(storage, Space::Receipts, number)?;
+    let receipts = records::unpack(&blob, place(Space::Receipts), records::decode_receipt).map_err(at_height(number))?;
+    if receipts.len() != transactions.len() {
+        let detail = format!("{} of them for {} transactions", receipts.len(), transactions.len());
+        return Err(at_height(number)(corrupt(place(Space::Receipts), detail)));
+    }
     let hash = header.hash();
     Ok(Some(Block { header, hash, signatures, transactions, receipts }))
 }
 
-/// Everything a block writes, in one batch, keys ascending within each space.
-fn encode_commit(commit: &Commit, totals: Totals, more: impl FnOnce(&mut Batch)) -> (Batch, ChainHead) {
-    let block = &commit.block;
-    let number = block.header.number;
-    let key = height_key(number);
-    let mut batch = Batch::default();
-    batch.put(Space::Header, key, records::encode_header(&block.header, &block.signatures));
-    batch.put(Space::Body, key, records::pack(block.transactions.iter().map(records::encode_transaction)));
-    batch.put(Space::Receipts, key, records::pack(block.receipts.iter().map(millrace_base::Receipt::encode_rlp)));
-    batch.put(Space::Nonces, key, records::encode_nonces(&block.transactions));
-    batch.put(Space::BlockIndex, block.hash.to_vec(), key);
-    let mut index: Vec<(B256, u32)> = (0u32..).zip(&block.transactions).map(|(position, tx)| (tx.hash(), position)).collect();
-    index.sort_unstable();
-    for (hash, position) in index {
-        batch.put(Space::TransactionIndex, hash.to_vec(), records::encode_location(number, position));
-    }
-    for (state_key, value) in &commit.writes {
-        let encoded = codec::encode_key(state_key);
-        match value {
-            Some(value) => batch.put(Space::State, encoded, codec::encode_value(value)),
-            None => batch.delete(Space::State, encoded),
-        }
-    }
-    let failed = block.receipts.iter().filter(|receipt| receipt.status != 0).count() as u64;
-    let mut totals = totals;
-    if !block.transactions.is_empty() {
-        totals.transactions += block.transactions.len() as u64;
-        totals.failed += failed;
-        totals.number = number;
-    }
-    batch.put(Space::Meta, meta::TOTALS, wire::encode(&totals));
-    batch.put(Space::Meta, meta::ACCUMULATOR, commit.accumulator.to_bytes());
-    more(&mut batch);
-    (batch, ChainHead { header: block.header.clone(), hash: block.hash, totals })
-}
+#[cfg(test)]
+#[path = "blockchain/tests.rs"]
+mod tests;

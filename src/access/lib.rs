@@ -14,3 +14,6 @@ pub mod verifier;
 pub use blockchain::{BlockChain, ChainHead, Commit, Totals};
 pub use txpool::{PoolConfig, PoolCounters, Submitter, TxPool};
 pub use verifier::{BlockExecutor, BlockOrder, ExecutedBlock, ParallelVerifier, SerialVerifier, SignatureVerifier};
+
+#[cfg(test)]
+mod tests;

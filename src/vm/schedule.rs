@@ -103,7 +103,7 @@ impl fmt::Display for EvmRules {
 }
 
 /// What SSTORE costs where no original values are tracked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct StorageCosts {
     /// Zero to non-zero.
     pub set: u64,

@@ -61,6 +61,20 @@ impl<'a> Packed<'a> {
     }
 }
 
+/// Decodes all items of a packed blob.
+pub fn unpack<T>(blob: &[u8], place: &'static str, decode: impl Fn(&[u8]) -> Result<T, StorageError>) -> Result<Vec<T>, StorageError> {
+    let packed = Packed::open(blob, place)?;
+    (0..packed.len()).map(|index| packed.item(index).and_then(&decode)).collect()
+}
+
+/// Adds the height to the place of damage.
+pub(super) fn at_height(number: u64) -> impl Fn(StorageError) -> StorageError {
+    move |error| match error {
+        StorageError::Corrupt { place, detail } => StorageError::Corrupt { place: format!("{place} of block {number}"), detail },
+        other => other,
+    }
+}
+
 /// Damage found while decoding.
 pub fn corrupt(place: &str, detail: impl ToString) -> StorageError {
     StorageError::Corrupt { place: place.into(), detail: detail.to_string() }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use millrace_base::{B256, Block, BlockHeader, NodeId, Receipt, VerifiedTx, merkle};
-use millrace_core::overlay::{BlockState, SealedState, Writes};
+use millrace_core::overlay::{BlockState, Writes};
 use millrace_core::root::StateAccumulator;
 use millrace_core::{StateReader, StorageError};
 use millrace_vm::{BlockEnvironment, BlockHashes, EvmRules, Executed, Executor};
@@ -44,8 +44,6 @@ pub struct ExecutedBlock {
     pub writes: Writes,
     /// Accumulator of the state after it.
     pub accumulator: StateAccumulator,
-    /// The state after it, for the next block.
-    pub state: Arc<SealedState>,
 }
 
 /// Runs one transaction over a state. [`Executor`] does; tests bring simpler ones.
@@ -99,9 +97,7 @@ impl<R: TransactionRunner> BlockExecutor<R> {
         for receipt in &mut receipts {
             receipt.state_root = state_root;
         }
-        let state = Arc::new(SealedState::new(Arc::clone(&order.state), &writes));
-        let block = seal(order, state_root, receipts);
-        Ok(ExecutedBlock { block, writes, accumulator, state })
+        Ok(ExecutedBlock { block: seal(order, state_root, receipts), writes, accumulator })
     }
 
     fn run(&mut self, order: &BlockOrder<'_>) -> Result<(Vec<Receipt>, Writes), StorageError> {

@@ -2,6 +2,7 @@
 
 use super::*;
 use millrace_base::{Address, KeyPair, Transaction, U256};
+use millrace_core::overlay::{Layer, LayeredState};
 use millrace_core::{StateKey, StateValue};
 
 struct Adder;
@@ -56,31 +57,36 @@ fn transactions(nonces: &[u64]) -> Vec<VerifiedTx> {
     nonces.iter().map(make).collect()
 }
 
-fn execute(before: Option<&ExecutedBlock>, accumulator: &StateAccumulator, nonces: &[u64]) -> Result<ExecutedBlock, StorageError> {
-    let state: Arc<dyn StateReader + Send + Sync> = match before {
-        Some(before) => Arc::clone(&before.state) as Arc<_>,
-        None => Arc::new(Nothing),
-    };
-    BlockExecutor::with_runner(Adder).execute(BlockOrder {
-        parent_hash: before.map_or(B256::ZERO, |before| before.block.hash),
-        number: before.map_or(1, |before| before.block.header.number + 1),
+/// A block with the state after it.
+struct After {
+    executed: ExecutedBlock,
+    state: Arc<dyn StateReader + Send + Sync>,
+}
+
+fn execute(before: Option<&After>, nonces: &[u64]) -> Result<After, StorageError> {
+    let empty = StateAccumulator::new();
+    let below: Arc<dyn StateReader + Send + Sync> = before.map_or_else(|| Arc::new(Nothing) as Arc<_>, |before| Arc::clone(&before.state));
+    let executed = BlockExecutor::with_runner(Adder).execute(BlockOrder {
+        parent_hash: before.map_or(B256::ZERO, |before| before.executed.block.hash),
+        number: before.map_or(1, |before| before.executed.block.header.number + 1),
         timestamp_ms: 1_700_000_000_000,
         tx_gas_limit: 300_000_000,
         sealer: 0,
         sealer_list: vec![NodeId([1; 64])],
         transactions: transactions(nonces),
-        state,
-        accumulator: before.map_or(accumulator, |before| &before.accumulator),
+        state: Arc::clone(&below),
+        accumulator: before.map_or(&empty, |before| &before.executed.accumulator),
         hashes: &Nothing,
-    })
+    })?;
+    let state = Arc::new(LayeredState::new(below, vec![Arc::new(Layer::new(&executed.writes))]));
+    Ok(After { executed, state })
 }
 
 #[test]
 fn block_carries_the_roots_of_what_it_holds_and_builds_on_the_one_before() {
-    let empty = StateAccumulator::new();
-    let first = execute(None, &empty, &[1, 2, 3]).unwrap();
-    let second = execute(Some(&first), &empty, &[4]).unwrap();
-    for executed in [&first, &second] {
+    let first = execute(None, &[1, 2, 3]).unwrap();
+    let second = execute(Some(&first), &[4]).unwrap();
+    for After { executed, .. } in [&first, &second] {
         let (block, header) = (&executed.block, &executed.block.header);
         assert_eq!(block.hash, header.hash());
         assert_eq!(header.transactions_root, merkle::root(&block.transactions.iter().map(VerifiedTx::hash).collect::<Vec<_>>()));
@@ -90,28 +96,26 @@ fn block_carries_the_roots_of_what_it_holds_and_builds_on_the_one_before() {
         assert!(block.receipts.iter().all(|receipt| receipt.state_root == header.state_root));
         assert!(block.signatures.is_empty() && header.extra_data.is_empty());
     }
-    let used: Vec<U256> = first.block.receipts.iter().map(|receipt| receipt.gas_used).collect();
+    let used: Vec<U256> = first.executed.block.receipts.iter().map(|receipt| receipt.gas_used).collect();
     assert_eq!(used, [1, 3, 6].map(U256::from), "each transaction sees the writes of those before it");
-    assert_eq!(second.block.header.parent_hash, first.block.hash);
+    assert_eq!(second.executed.block.header.parent_hash, first.executed.block.hash);
     assert_eq!(value(&*second.state, 0), U256::from(10));
-    assert_eq!(first.writes.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>(), [slot(0), slot(1), slot(2), slot(3)]);
+    assert_eq!(first.executed.writes.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>(), [slot(0), slot(1), slot(2), slot(3)]);
 }
 
 #[test]
 fn state_root_covers_the_whole_state_and_not_the_way_to_it() {
-    let empty = StateAccumulator::new();
-    let at_once = execute(None, &empty, &[1, 2, 3]).unwrap();
-    let first = execute(None, &empty, &[3]).unwrap();
-    let second = execute(Some(&first), &empty, &[2, 1]).unwrap();
-    assert_eq!(at_once.block.header.state_root, second.block.header.state_root);
-    assert_ne!(first.block.header.state_root, second.block.header.state_root);
-    let idle = execute(Some(&second), &empty, &[]).unwrap();
-    assert_eq!(idle.block.header.state_root, second.block.header.state_root);
-    assert!(idle.writes.is_empty());
+    let at_once = execute(None, &[1, 2, 3]).unwrap();
+    let first = execute(None, &[3]).unwrap();
+    let second = execute(Some(&first), &[2, 1]).unwrap();
+    assert_eq!(at_once.executed.block.header.state_root, second.executed.block.header.state_root);
+    assert_ne!(first.executed.block.header.state_root, second.executed.block.header.state_root);
+    let idle = execute(Some(&second), &[]).unwrap();
+    assert_eq!(idle.executed.block.header.state_root, second.executed.block.header.state_root);
+    assert!(idle.executed.writes.is_empty());
 }
 
 #[test]
 fn failed_storage_leaves_no_block() {
-    let empty = StateAccumulator::new();
-    assert!(matches!(execute(None, &empty, &[1, 13, 2]), Err(StorageError::Engine(_))));
+    assert!(matches!(execute(None, &[1, 13, 2]), Err(StorageError::Engine(_))));
 }

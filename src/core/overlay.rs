@@ -1,6 +1,6 @@
 //! Uncommitted writes over committed state.
 //!
-//! [`BlockState`] collects the writes of the transactions of one block, in order. [`Journal`] holds those of one transaction and can
+//! [`Layer`]s hold whole blocks that are not durable yet. [`BlockState`] collects the writes of the transactions of one block, in order. [`Journal`] holds those of one transaction and can
 //! take them back to a savepoint, which is how a reverted call undoes its table writes.
 
 use std::cell::RefCell;
@@ -47,22 +47,35 @@ impl StateReader for BlockState {
     }
 }
 
-/// A block's finished writes over the state below it: what the next block reads while this one is still being committed.
-pub struct SealedState {
-    below: Arc<dyn StateReader + Send + Sync>,
-    writes: HashMap<StateKey, Option<StateValue>>,
-}
+/// The writes of a block that is executed but not durable yet.
+pub struct Layer(HashMap<StateKey, Option<StateValue>>);
 
-impl SealedState {
-    /// Puts `writes` over `below`.
-    pub fn new(below: Arc<dyn StateReader + Send + Sync>, writes: &Writes) -> Self {
-        Self { below, writes: writes.iter().cloned().collect() }
+impl Layer {
+    /// Indexes a block's writes.
+    pub fn new(writes: &Writes) -> Self {
+        Self(writes.iter().cloned().collect())
     }
 }
 
-impl StateReader for SealedState {
+/// Committed state with the layers of blocks ahead of it: what the next block reads while those are still being committed.
+///
+/// Committing a block below must not change what a reader sees, and does not: its values stand in a layer above.
+pub struct LayeredState {
+    below: Arc<dyn StateReader + Send + Sync>,
+    /// Newest first.
+    layers: Vec<Arc<Layer>>,
+}
+
+impl LayeredState {
+    /// Puts `layers`, newest first, over `below`.
+    pub fn new(below: Arc<dyn StateReader + Send + Sync>, layers: Vec<Arc<Layer>>) -> Self {
+        Self { below, layers }
+    }
+}
+
+impl StateReader for LayeredState {
     fn read(&self, key: &StateKey) -> Result<Option<StateValue>, StorageError> {
-        match self.writes.get(key) {
+        match self.layers.iter().find_map(|layer| layer.0.get(key)) {
             Some(value) => Ok(value.clone()),
             None => self.below.read(key),
         }
@@ -173,6 +186,15 @@ mod tests {
         journal.rollback(savepoint);
         assert_eq!(journal.get(&slot(1)).unwrap(), number(1));
         assert_eq!(journal.into_writes(), vec![(slot(1), number(1))]);
+    }
+
+    #[test]
+    fn newest_layer_wins_and_a_deletion_hides_what_is_below() {
+        let old = Arc::new(Layer::new(&vec![(slot(1), number(1)), (slot(2), number(2))]));
+        let new = Arc::new(Layer::new(&vec![(slot(1), number(3)), (slot(2), None)]));
+        let state = LayeredState::new(Arc::new(Nothing), vec![new, old]);
+        assert_eq!(state.read(&slot(1)).unwrap(), number(3));
+        assert_eq!(state.read(&slot(2)).unwrap(), None);
     }
 
     #[test]

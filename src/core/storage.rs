@@ -3,6 +3,7 @@
 //! One engine instance serves one group. Only the commit stage writes; everybody may read at any time. A block is one [`Batch`]
 //! and is either there whole or not at all, together with its height marker.
 
+pub mod conformance;
 pub mod memory;
 
 use std::ops::ControlFlow;
@@ -34,6 +35,11 @@ impl Space {
     /// All spaces, for scans over a whole database.
     pub const ALL: [Space; 8] =
         [Space::Meta, Space::Header, Space::Body, Space::Receipts, Space::Nonces, Space::BlockIndex, Space::TransactionIndex, Space::State];
+
+    /// The position in [`Self::ALL`].
+    pub fn index(self) -> usize {
+        Self::ALL.iter().position(|space| *space == self).expect("ALL holds every space")
+    }
 }
 
 /// When a commit may return.
@@ -136,7 +142,7 @@ pub trait Storage: Send + Sync {
 }
 
 /// Reads as of one moment.
-pub trait StorageView: Send {
+pub trait StorageView: Send + Sync {
     /// The value of a key.
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError>;
 
@@ -146,6 +152,25 @@ pub trait StorageView: Send {
 
 /// Key of the height marker in [`Space::Meta`]; engines write it in the same batch as the block.
 pub const HEIGHT_KEY: &[u8] = b"height";
+
+/// What a commit of `height` over `marker` has to do: `true` to write, `false` for the repetition of the last commit, which changes
+/// nothing. For engines.
+pub fn next_height(marker: Option<u64>, height: u64) -> Result<bool, StorageError> {
+    if marker == Some(height) {
+        return Ok(false);
+    }
+    let expected = marker.map_or(Some(0), |marker| marker.checked_add(1));
+    if expected == Some(height) { Ok(true) } else { Err(StorageError::OutOfOrder { height, marker }) }
+}
+
+/// The height in the value of [`HEIGHT_KEY`]. For engines.
+pub fn decode_height(value: Option<Vec<u8>>) -> Result<Option<u64>, StorageError> {
+    let Some(value) = value else { return Ok(None) };
+    match <[u8; 8]>::try_from(value) {
+        Ok(bytes) => Ok(Some(u64::from_be_bytes(bytes))),
+        Err(value) => Err(StorageError::Corrupt { place: "height marker".into(), detail: format!("{} bytes instead of 8", value.len()) }),
+    }
+}
 
 /// The order of a height in a key.
 pub fn height_key(height: u64) -> [u8; 8] {

@@ -1,3 +1,22 @@
 //! Ledger layer: one group's objects, the registry of groups, and recovery at start.
+//!
+//! - [`view`]: the face that clients' gateways see.
+//! - [`genesis`]: what block 0 of a group is made of.
+//! - [`ledger`]: a group that runs here: chain, state, pool, epoch, and the answers to queries.
+//! - [`registry`]: which groups run here.
+//! - [`vote_log`]: the durable votes of all groups.
+//! - [`verify`]: checks a group's whole database.
+//!
+//! Invariant: what belongs to a group is reachable through its [`Ledger`] alone; nothing here is shared between groups but the vote log.
 
+pub mod genesis;
+pub mod ledger;
+pub mod registry;
+pub mod verify;
 pub mod view;
+pub mod vote_log;
+
+pub use genesis::Genesis;
+pub use ledger::{Ledger, LedgerConfig, OpenError};
+pub use registry::Registry;
+pub use vote_log::VoteLog;

@@ -1,0 +1,107 @@
+//! What travels between the stages. Every item names its group.
+
+use std::sync::Arc;
+
+use millrace_access::blockchain::Commit;
+use millrace_access::verifier::ExecutedBlock;
+use millrace_administration::{Epoch, Proposal};
+use millrace_base::{B256, Block, BlockSignature, GroupId};
+use millrace_ledger::Ledger;
+use millrace_ledger::view::Submission;
+
+/// To the verify stage: a raw transaction with the ledger it is for.
+pub struct Incoming {
+    /// Where it goes when it is good.
+    pub ledger: Arc<Ledger>,
+    /// The bytes and whom to tell.
+    pub submission: Submission,
+}
+
+/// To the order stage.
+pub enum ToOrder {
+    /// Order this group from now on.
+    Open(Arc<Ledger>),
+    /// The pool has transactions that it did not have before.
+    Wake(GroupId),
+    /// A block was executed.
+    Executed(Box<Executed>),
+    /// Blocks up to this height are durable.
+    Committed {
+        /// The group.
+        group: GroupId,
+        /// The height.
+        height: u64,
+    },
+    /// Executing or committing failed for good: order nothing more in this group.
+    Failed(GroupId),
+}
+
+/// An executed block on its way back to the order stage.
+pub struct Executed {
+    /// The group.
+    pub group: GroupId,
+    /// The block without signatures, what it writes, and the accumulator after it.
+    pub block: ExecutedBlock,
+    /// The epoch from the next height on, when this block changed it.
+    pub next_epoch: Option<Epoch>,
+}
+
+/// To the execute stage.
+pub enum ToExecute {
+    /// Execute this group's blocks from now on.
+    Open(Arc<Ledger>),
+    /// Execute an ordered proposal.
+    Run {
+        /// The group.
+        group: GroupId,
+        /// The proposal.
+        proposal: Box<Proposal>,
+    },
+    /// Everything executed above this height is void.
+    Void {
+        /// The group.
+        group: GroupId,
+        /// Last height that stands.
+        above: u64,
+    },
+    /// Blocks up to this height are durable: their writes need not be kept here.
+    Committed {
+        /// The group.
+        group: GroupId,
+        /// The height.
+        height: u64,
+    },
+}
+
+/// To the commit stage.
+pub struct ToCommit {
+    /// Where to.
+    pub ledger: Arc<Ledger>,
+    /// The final block with its writes.
+    pub commit: Commit,
+}
+
+/// To the notify stage.
+pub enum ToNotify {
+    /// A block is durable.
+    Block {
+        /// The group.
+        group: GroupId,
+        /// The block.
+        block: Arc<Block>,
+    },
+    /// Transactions that had been accepted were dropped because they expired.
+    Expired {
+        /// The group.
+        group: GroupId,
+        /// Their hashes.
+        hashes: Vec<B256>,
+    },
+}
+
+/// Attaches the signatures that made an executed block final.
+pub fn seal(executed: Executed, signatures: Vec<BlockSignature>) -> Commit {
+    let ExecutedBlock { mut block, writes, accumulator, .. } = executed.block;
+    block.signatures = signatures;
+    Commit { block: Arc::new(block), writes, accumulator }
+}

@@ -1,0 +1,7 @@
+//! The stages of the node, in the order a transaction meets them.
+
+pub mod commit;
+pub mod execute;
+pub mod notify;
+pub mod order;
+pub mod verify;

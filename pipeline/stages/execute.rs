@@ -1,0 +1,201 @@
+//! Execute: runs ordered blocks, in height order, ahead of their commit.
+//!
+//! For each group it keeps the writes of blocks that are executed but not yet durable, as layers over the committed state: block h+1
+//! runs on what h left while h is still being committed. A layer goes when its block is durable, or when it is declared void.
+//! A panic while executing is contained: it halts the group whose block it was.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use millrace_access::verifier::{BlockExecutor, BlockOrder, ExecutedBlock};
+use millrace_administration::{Epoch, Proposal};
+use millrace_base::{B256, GroupId};
+use millrace_core::overlay::{Layer, LayeredState, Writes};
+use millrace_core::root::StateAccumulator;
+use millrace_core::table::system;
+use millrace_core::{StateKey, StorageError};
+use millrace_ledger::Ledger;
+use millrace_ledger::ledger::epoch_at;
+use millrace_vm::BlockHashes;
+
+use crate::messages::{Executed, ToExecute, ToOrder};
+use crate::runtime::{Batch, Sender, Stage};
+
+/// An executed block that is not durable yet.
+struct Ahead {
+    hash: B256,
+    layer: Arc<Layer>,
+    accumulator: StateAccumulator,
+}
+
+/// One group in the stage.
+struct GroupExecution {
+    ledger: Arc<Ledger>,
+    executor: BlockExecutor,
+    epoch: Epoch,
+    /// By height, without gaps, from the first height that is not durable.
+    ahead: BTreeMap<u64, Ahead>,
+    /// The last durable block this stage knows of: hash and accumulator.
+    base: (u64, B256, StateAccumulator),
+    /// Height that ended the epoch: what was ordered above it is void and will be declared so.
+    epoch_ended_at: Option<u64>,
+}
+
+/// Hashes of committed blocks and of those ahead of them.
+struct Hashes<'a> {
+    ledger: &'a Ledger,
+    ahead: &'a BTreeMap<u64, Ahead>,
+}
+
+impl BlockHashes for Hashes<'_> {
+    fn block_hash(&self, number: u64) -> Result<Option<B256>, StorageError> {
+        match self.ahead.get(&number) {
+            Some(ahead) => Ok(Some(ahead.hash)),
+            None => self.ledger.block_hash(number),
+        }
+    }
+}
+
+impl GroupExecution {
+    fn new(ledger: Arc<Ledger>) -> Result<Self, StorageError> {
+        let head = ledger.chain().head();
+        let base = (head.header.number, head.hash, ledger.chain().accumulator()?);
+        let (executor, epoch) = (BlockExecutor::new(ledger.rules()), (*ledger.epoch()).clone());
+        Ok(Self { ledger, executor, epoch, ahead: BTreeMap::new(), base, epoch_ended_at: None })
+    }
+
+    /// Hash and accumulator after the last executed block.
+    fn tip(&self) -> (u64, B256, &StateAccumulator) {
+        match self.ahead.last_key_value() {
+            Some((height, ahead)) => (*height, ahead.hash, &ahead.accumulator),
+            None => (self.base.0, self.base.1, &self.base.2),
+        }
+    }
+
+    fn state(&self) -> Arc<LayeredState> {
+        let layers = self.ahead.values().rev().map(|ahead| Arc::clone(&ahead.layer)).collect();
+        Arc::new(LayeredState::new(self.ledger.chain().state(), layers))
+    }
+
+    fn run(&mut self, proposal: Proposal) -> Result<(ExecutedBlock, Option<Epoch>), StorageError> {
+        let state = self.state();
+        let (tip, parent_hash, accumulator) = self.tip();
+        let number = proposal.header.height;
+        assert_eq!(number, tip + 1, "ordered blocks arrive in height order");
+        let block = self.executor.execute(BlockOrder {
+            parent_hash,
+            number,
+            timestamp_ms: proposal.header.timestamp_ms,
+            tx_gas_limit: self.epoch.tx_gas_limit,
+            sealer: u64::from(proposal.header.sealer),
+            sealer_list: self.epoch.sealers.clone(),
+            transactions: proposal.transactions,
+            state,
+            accumulator,
+            hashes: &Hashes { ledger: &self.ledger, ahead: &self.ahead },
+        })?;
+        let layer = Arc::new(Layer::new(&block.writes));
+        self.ahead.insert(number, Ahead { hash: block.block.hash, layer, accumulator: block.accumulator.clone() });
+        let next_epoch = self.changed_epoch(number, &block.writes)?;
+        if let Some(epoch) = &next_epoch {
+            self.epoch = epoch.clone();
+            self.epoch_ended_at = Some(number);
+        }
+        Ok((block, next_epoch))
+    }
+
+    /// The next block's epoch, if this block changed it.
+    fn changed_epoch(&self, number: u64, writes: &Writes) -> Result<Option<Epoch>, StorageError> {
+        let governs = |key: &StateKey| matches!(key, StateKey::Row(table, _) if system::governs(table));
+        if !writes.iter().any(|(key, _)| governs(key)) {
+            return Ok(None);
+        }
+        let epoch = epoch_at(&*self.state(), number + 1)?;
+        Ok(Some(epoch).filter(|epoch| !epoch.same_rules(&self.epoch)))
+    }
+
+    fn void(&mut self, above: u64) {
+        self.ahead.split_off(&(above + 1));
+        self.epoch_ended_at = None;
+    }
+
+    fn committed(&mut self, height: u64) {
+        while let Some(entry) = self.ahead.first_entry().filter(|entry| *entry.key() <= height) {
+            let (height, ahead) = entry.remove_entry();
+            self.base = (height, ahead.hash, ahead.accumulator);
+        }
+    }
+}
+
+/// See the module.
+pub struct ExecuteStage {
+    groups: BTreeMap<GroupId, GroupExecution>,
+    order: Sender<ToOrder>,
+}
+
+impl ExecuteStage {
+    /// A worker without groups; they come as [`ToExecute::Open`].
+    pub fn new(order: Sender<ToOrder>) -> Self {
+        Self { groups: BTreeMap::new(), order }
+    }
+
+    fn open(&mut self, ledger: Arc<Ledger>) {
+        match GroupExecution::new(Arc::clone(&ledger)) {
+            Ok(group) => {
+                self.groups.insert(ledger.id(), group);
+            }
+            Err(error) => self.fail(&ledger, &error.to_string()),
+        }
+    }
+
+    fn run(&mut self, group: GroupId, proposal: Proposal) {
+        let Some(execution) = self.groups.get_mut(&group) else { return };
+        let number = proposal.header.height;
+        if execution.epoch_ended_at.is_some_and(|end| number > end) {
+            return;
+        }
+        let ledger = Arc::clone(&execution.ledger);
+        match catch_unwind(AssertUnwindSafe(|| execution.run(proposal))) {
+            Ok(Ok((block, next_epoch))) => {
+                let _ = self.order.send(ToOrder::Executed(Box::new(Executed { group, block, next_epoch })));
+            }
+            Ok(Err(error)) => self.fail(&ledger, &format!("block {number} cannot be executed: {error}")),
+            Err(panic) => self.fail(&ledger, &format!("executing block {number} panicked: {}", panic_text(&*panic))),
+        }
+    }
+
+    fn fail(&mut self, ledger: &Ledger, reason: &str) {
+        self.groups.remove(&ledger.id());
+        ledger.halt(reason);
+        let _ = self.order.send(ToOrder::Failed(ledger.id()));
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
+}
+
+impl Stage for ExecuteStage {
+    type Input = ToExecute;
+
+    fn handle(&mut self, batch: &mut Batch<ToExecute>) {
+        for input in batch.drain(..) {
+            match input {
+                ToExecute::Open(ledger) => self.open(ledger),
+                ToExecute::Run { group, proposal } => self.run(group, *proposal),
+                ToExecute::Void { group, above } => {
+                    if let Some(execution) = self.groups.get_mut(&group) {
+                        execution.void(above);
+                    }
+                }
+                ToExecute::Committed { group, height } => {
+                    if let Some(execution) = self.groups.get_mut(&group) {
+                        execution.committed(height);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Answers of a ledger to clients' gateways: [`LedgerView`].
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use millrace_access::blockchain::records;
+use millrace_base::{Address, B256, Block, Bytes, GroupId, NodeId, VerifiedTx};
+use millrace_core::state::codec;
+use millrace_core::storage::{StorageView, height_key};
+use millrace_core::table::system;
+use millrace_core::{Space, StateKey, StateReader, StateValue, StorageError};
+use millrace_vm::{BlockEnvironment, BlockHashes, CallMessage, EvmRules, Executor};
+
+use crate::ledger::Ledger;
+use crate::view::{
+    CallError, CallOutcome, CallRequest, ConsensusKind, ConsensusStatus, Head, LedgerView, Location, SignedHeader, SyncStatus, Totals,
+};
+
+/// State as of a storage view, without a cache: what queries read, so that they can neither see half a block nor push the hot state
+/// of execution out of its cache.
+struct ViewState<'a>(&'a dyn StorageView);
+
+impl StateReader for ViewState<'_> {
+    fn read(&self, key: &StateKey) -> Result<Option<StateValue>, StorageError> {
+        let bytes = self.0.get(Space::State, &codec::encode_key(key))?;
+        bytes.map(|bytes| codec::decode_value(key, &bytes)).transpose()
+    }
+}
+
+impl BlockHashes for ViewState<'_> {
+    fn block_hash(&self, number: u64) -> Result<Option<B256>, StorageError> {
+        let bytes = self.0.get(Space::Header, &height_key(number))?;
+        Ok(bytes.map(|bytes| records::decode_header(&bytes)).transpose()?.map(|(header, _)| header.hash()))
+    }
+}
+
+thread_local! {
+    /// Executors of the calling thread, one a rule set: building one costs more than a small call.
+    static EXECUTORS: RefCell<Vec<(EvmRules, Executor)>> = const { RefCell::new(Vec::new()) };
+}
+
+fn with_executor<T>(rules: EvmRules, run: impl FnOnce(&mut Executor) -> T) -> T {
+    EXECUTORS.with_borrow_mut(|executors| {
+        let position = executors.iter().position(|(known, _)| *known == rules).unwrap_or_else(|| {
+            executors.push((rules, Executor::new(rules)));
+            executors.len() - 1
+        });
+        run(&mut executors[position].1)
+    })
+}
+
+impl LedgerView for Ledger {
+    fn group(&self) -> GroupId {
+        self.id()
+    }
+
+    fn genesis_hash(&self) -> B256 {
+        self.chain.genesis()
+    }
+
+    fn head(&self) -> Head {
+        let view = self.head_view();
+        Head { number: view.head.header.number, hash: view.head.hash, timestamp_ms: view.head.header.timestamp_ms }
+    }
+
+    fn is_member(&self) -> bool {
+        let (view, own) = (self.head_view(), self.config.key.node_id());
+        view.members.sealers.binary_search(&own).is_ok() || view.members.observers.binary_search(&own).is_ok()
+    }
+
+    fn block(&self, number: u64) -> Result<Option<Arc<Block>>, StorageError> {
+        self.chain.block(number)
+    }
+
+    fn header(&self, number: u64) -> Result<Option<Arc<SignedHeader>>, StorageError> {
+        let found = self.chain.header(number)?;
+        Ok(found.map(|(header, hash, signatures)| Arc::new(SignedHeader { header, hash, signatures })))
+    }
+
+    fn number_of(&self, hash: B256) -> Result<Option<u64>, StorageError> {
+        self.chain.number_of(hash)
+    }
+
+    fn locate(&self, transaction: B256) -> Result<Option<Location>, StorageError> {
+        Ok(self.chain.locate(transaction)?.map(|(number, index)| Location { number, index }))
+    }
+
+    fn totals(&self) -> Totals {
+        let totals = self.head_view().head.totals;
+        Totals { transactions: totals.transactions, failed: totals.failed, number: totals.number }
+    }
+
+    fn pending(&self, limit: usize) -> Vec<VerifiedTx> {
+        self.pool.pending(limit)
+    }
+
+    fn pending_count(&self) -> usize {
+        self.pool.count()
+    }
+
+    fn code(&self, address: Address) -> Result<Bytes, StorageError> {
+        let view = self.head_view();
+        let state = ViewState(&*view.storage);
+        let Some(StateValue::Account(account)) = state.read(&StateKey::Account(address))? else { return Ok(Bytes::new()) };
+        match state.read(&StateKey::Code(account.code_hash))? {
+            Some(StateValue::Code(code)) if account.has_code() => Ok(code),
+            _ => Ok(Bytes::new()),
+        }
+    }
+
+    fn call(&self, request: CallRequest) -> Result<CallOutcome, CallError> {
+        let view = self.head_view();
+        let state = ViewState(&*view.storage);
+        let header = &view.head.header;
+        let environment =
+            BlockEnvironment { number: header.number, timestamp_ms: header.timestamp_ms, tx_gas_limit: self.epoch().tx_gas_limit };
+        let message = CallMessage { from: request.from, to: request.to, data: request.data, value: request.value };
+        let result = with_executor(self.rules(), |executor| executor.call(&state, &state, &environment, &message))?;
+        Ok(CallOutcome { number: header.number, status: result.status, output: result.output })
+    }
+
+    fn system_config(&self, key: &str) -> Result<Option<String>, StorageError> {
+        let view = self.head_view();
+        system::config(&ViewState(&*view.storage), key, view.head.header.number + 1)
+    }
+
+    fn sealers(&self) -> Vec<NodeId> {
+        self.head_view().members.sealers.clone()
+    }
+
+    fn observers(&self) -> Vec<NodeId> {
+        self.head_view().members.observers.clone()
+    }
+
+    fn consensus_status(&self) -> ConsensusStatus {
+        let engine = self.engine.read().clone();
+        let epoch = self.epoch();
+        let own = self.config.key.node_id();
+        ConsensusStatus {
+            kind: ConsensusKind::Pbft,
+            index: epoch.index_of(&own),
+            max_faulty: u32::try_from(epoch.max_faulty()).unwrap_or(u32::MAX),
+            view: engine.view,
+            to_view: engine.to_view,
+            leader_failed: engine.to_view != engine.view,
+            views: epoch.sealers.iter().map(|sealer| (*sealer, engine.view)).collect(),
+            sealers: epoch.sealers.clone(),
+        }
+    }
+
+    fn sync_status(&self) -> SyncStatus {
+        let head = self.head();
+        SyncStatus { is_syncing: false, known_highest_number: head.number, known_latest_hash: head.hash, peers: Vec::new() }
+    }
+}

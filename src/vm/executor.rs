@@ -222,7 +222,6 @@ fn failure_status(ended: &Ended) -> TransactionStatus {
         Some(Ending::PrecompileTooExpensive) => return TransactionStatus::OutOfGasBase,
         Some(Ending::PrecompileFailed) => return TransactionStatus::RevertInstruction,
         Some(Ending::Refused) => return TransactionStatus::PrecompiledError,
-        Some(Ending::OutOfGas) => return TransactionStatus::OutOfGas,
         Some(Ending::Returned) | None => {}
     }
     if let Some(status) = ended.stack_error {
@@ -233,7 +232,7 @@ fn failure_status(ended: &Ended) -> TransactionStatus {
     }
     use InstructionResult::*;
     match ended.result {
-        OutOfGas | MemoryOOG | MemoryLimitOOG | PrecompileOOG | InvalidOperandOOG | ReentrancySentryOOG => TransactionStatus::OutOfGas,
+        result if machine::is_out_of_gas(result) => TransactionStatus::OutOfGas,
         CreateContractSizeLimit | CreateInitCodeSizeLimit | CreateContractStartingWithEF => TransactionStatus::OutOfGas,
         OpcodeNotFound | InvalidFEOpcode | NotActivated | InvalidImmediateEncoding => TransactionStatus::BadInstruction,
         InvalidJump => TransactionStatus::BadJumpDestination,

@@ -167,8 +167,7 @@ impl Executor {
         let Some(gas) = limit.checked_sub(base) else {
             return Ok(CallResult { status: TransactionStatus::OutOfGasIntrinsic.code(), output: Bytes::new() });
         };
-        let message =
-            Message { sender: call.from, to: Some(call.to), value: call.value, data: &call.data, gas_price: CALL_GAS_PRICE, gas };
+        let message = Message { sender: call.from, to: Some(call.to), value: call.value, data: &call.data, gas_price: CALL_GAS_PRICE, gas };
         let (ended, ()) = self.run(Surroundings { state, hashes, environment }, &message, |_, _, _| ())?;
         let verdict = judge(&self.schedule, ended, Bill { limit, base, declared: U256::ZERO });
         Ok(CallResult { status: verdict.status.code(), output: verdict.output })

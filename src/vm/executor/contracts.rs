@@ -50,6 +50,10 @@ pub(super) struct Contracts<'a> {
     pub journal: Journal<'a>,
     /// How the last call ended.
     pub ending: Ending,
+    /// Work that may still be done without being paid, in gas: what 2.x nodes give back to callers of frames that ran out of gas, and
+    /// what system contracts did before it was known to cost more than they were given. Starts at the transaction's gas, so that all
+    /// work is bounded by twice the limit.
+    pub forgivable: u64,
     /// A storage failure; revm carries only text.
     pub failure: Option<StorageError>,
     schedule: &'a Schedule,
@@ -62,7 +66,7 @@ impl<'a> Contracts<'a> {
     /// For a transaction of `origin`.
     pub fn new(journal: Journal<'a>, schedule: &'a Schedule, block: &'a BlockEnvironment, origin: Address) -> Self {
         let temporaries = Temporaries::default();
-        Self { journal, ending: Ending::Returned, failure: None, schedule, block, origin, temporaries }
+        Self { journal, ending: Ending::Returned, forgivable: 0, failure: None, schedule, block, origin, temporaries }
     }
 
     /// The block that the transaction is in.
@@ -115,6 +119,9 @@ impl<'a> Contracts<'a> {
     }
 
     fn run_system(&mut self, context: &mut Context<'a>, inputs: &CallInputs) -> Result<InterpreterResult, String> {
+        if self.forgivable == 0 {
+            return Ok(self.end_too_expensive(Ending::Refused, Gas::new(inputs.gas_limit)));
+        }
         let input = inputs.input.bytes(context);
         let call = Call { origin: self.origin, sender: inputs.caller, address: inputs.bytecode_address, input: &input };
         let mut around = precompiled::Context {
@@ -127,9 +134,7 @@ impl<'a> Contracts<'a> {
         let mut gas = Gas::new(inputs.gas_limit);
         let (ending, result, output, used) = match precompiled::run(&mut around, call) {
             Ok(outcome) => (Ending::Returned, InstructionResult::Return, outcome.output, outcome.gas_used),
-            Err(Failure::Refused { message, gas_used }) => {
-                (Ending::Refused, InstructionResult::Revert, error_string(&message), gas_used)
-            }
+            Err(Failure::Refused { message, gas_used }) => (Ending::Refused, InstructionResult::Revert, error_string(&message), gas_used),
             Err(Failure::Storage(error)) => {
                 let text = error.to_string();
                 self.failure = Some(error);
@@ -138,7 +143,8 @@ impl<'a> Contracts<'a> {
         };
         if !gas.record_regular_cost(used) {
             let left = inputs.gas_limit;
-            let text = format!("OutOfGas when executing precompiled Contract, gasUsed:{used}, leftGas:{left}");
+            self.forgivable = self.forgivable.saturating_sub(used);
+            let text = format!("OutOfGas when executing precompiled Contract, gasUsed: {used}, leftGas:{left}");
             return Ok(self.end(Ending::Refused, InstructionResult::Revert, gas, error_string(&text)));
         }
         Ok(self.end(ending, result, gas, output))
@@ -215,4 +221,3 @@ pub(super) fn error_string(message: &str) -> Bytes {
     data.resize(4 + 64 + message.len().next_multiple_of(32), 0);
     data.into()
 }
-

@@ -167,8 +167,7 @@ impl Executor {
         let Some(gas) = limit.checked_sub(base) else {
             return Ok(CallResult { status: TransactionStatus::OutOfGasIntrinsic.code(), output: Bytes::new() });
         };
-        let message =
-            Message { sender: call.from, to: Some(call.to), value: call.value, data: &call.data, gas_price: CALL_GAS_PRICE, gas };
+        let message = Message { sender: call.from, to: Some(call.to), value: call.value, data: &call.data, gas_price: CALL_GAS_PRICE, gas };
         let (ended, ()) = self.run(Surroundings { state, hashes, environment }, &message, |_, _, _| ())?;
         let verdict = judge(&self.schedule, ended, Bill { limit, base, declared: U256::ZERO });
         Ok(CallResult { status: verdict.status.code(), output: verdict.output })
@@ -222,7 +221,6 @@ fn failure_status(ended: &Ended) -> TransactionStatus {
         Some(Ending::PrecompileTooExpensive) => return TransactionStatus::OutOfGasBase,
         Some(Ending::PrecompileFailed) => return TransactionStatus::RevertInstruction,
         Some(Ending::Refused) => return TransactionStatus::PrecompiledError,
-        Some(Ending::OutOfGas) => return TransactionStatus::OutOfGas,
         Some(Ending::Returned) | None => {}
     }
     if let Some(status) = ended.stack_error {
@@ -233,7 +231,7 @@ fn failure_status(ended: &Ended) -> TransactionStatus {
     }
     use InstructionResult::*;
     match ended.result {
-        OutOfGas | MemoryOOG | MemoryLimitOOG | PrecompileOOG | InvalidOperandOOG | ReentrancySentryOOG => TransactionStatus::OutOfGas,
+        result if machine::is_out_of_gas(result) => TransactionStatus::OutOfGas,
         CreateContractSizeLimit | CreateInitCodeSizeLimit | CreateContractStartingWithEF => TransactionStatus::OutOfGas,
         OpcodeNotFound | InvalidFEOpcode | NotActivated | InvalidImmediateEncoding => TransactionStatus::BadInstruction,
         InvalidJump => TransactionStatus::BadJumpDestination,

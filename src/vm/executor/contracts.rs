@@ -20,6 +20,15 @@ use crate::schedule::{MAX_MEMORY_BYTES, MAX_PRECOMPILE_GAS, Schedule};
 /// Modular exponentiation, whose input announces sizes that need not be there.
 const MODEXP: Address = Address::new(millrace_base::hex!("0000000000000000000000000000000000000005"));
 
+/// Recovery of a signer; 2.x nodes recover none from a signature whose s is in the upper half.
+const RECOVER: Address = Address::new(millrace_base::hex!("0000000000000000000000000000000000000001"));
+
+/// Price of [`RECOVER`].
+const RECOVER_GAS: u64 = 3_000;
+
+/// Half the order of secp256k1, rounded down.
+const HALF_ORDER: U256 = U256::from_limbs([0xdfe9_2f46_681b_20a0, 0x5d57_6e73_57a4_501d, 0xffff_ffff_ffff_ffff, 0x7fff_ffff_ffff_ffff]);
+
 /// How a call of what is not EVM code ended, where a transaction's status depends on more than the frame's result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Ending {
@@ -31,10 +40,8 @@ pub(super) enum Ending {
     PrecompileTooExpensive,
     /// An Ethereum precompile refused its input.
     PrecompileFailed,
-    /// A system contract refused.
+    /// A system contract refused, or its work is above the gas given.
     Refused,
-    /// A system contract's work is above the gas given.
-    OutOfGas,
 }
 
 /// Runs such calls for one transaction and holds the tables' side of it.
@@ -43,6 +50,10 @@ pub(super) struct Contracts<'a> {
     pub journal: Journal<'a>,
     /// How the last call ended.
     pub ending: Ending,
+    /// Work that may still be done without being paid, in gas: what 2.x nodes give back to callers of frames that ran out of gas, and
+    /// what system contracts did before it was known to cost more than they were given. Starts at the transaction's gas, so that all
+    /// work is bounded by twice the limit.
+    pub forgivable: u64,
     /// A storage failure; revm carries only text.
     pub failure: Option<StorageError>,
     schedule: &'a Schedule,
@@ -55,7 +66,7 @@ impl<'a> Contracts<'a> {
     /// For a transaction of `origin`.
     pub fn new(journal: Journal<'a>, schedule: &'a Schedule, block: &'a BlockEnvironment, origin: Address) -> Self {
         let temporaries = Temporaries::default();
-        Self { journal, ending: Ending::Returned, failure: None, schedule, block, origin, temporaries }
+        Self { journal, ending: Ending::Returned, forgivable: 0, failure: None, schedule, block, origin, temporaries }
     }
 
     /// The block that the transaction is in.
@@ -86,6 +97,13 @@ impl<'a> Contracts<'a> {
         if inputs.bytecode_address == MODEXP && modexp_bytes(&data) > U256::from(MAX_MEMORY_BYTES) {
             return Ok(Some(self.end_too_expensive(Ending::PrecompileTooExpensive, gas)));
         }
+        if inputs.bytecode_address == RECOVER && self.schedule.is_2x() && has_high_s(&data) {
+            let is_paid = gas.record_regular_cost(RECOVER_GAS);
+            return Ok(Some(match is_paid {
+                true => self.end(Ending::Returned, InstructionResult::Return, gas, Bytes::new()),
+                false => self.end_too_expensive(Ending::PrecompileTooExpensive, gas),
+            }));
+        }
         let ran = precompile.execute(&data, inputs.gas_limit.min(MAX_PRECOMPILE_GAS), 0).map_err(|error| error.to_string())?;
         Ok(Some(match ran.status {
             PrecompileStatus::Success if gas.record_regular_cost(ran.gas_used) => {
@@ -101,6 +119,9 @@ impl<'a> Contracts<'a> {
     }
 
     fn run_system(&mut self, context: &mut Context<'a>, inputs: &CallInputs) -> Result<InterpreterResult, String> {
+        if self.forgivable == 0 {
+            return Ok(self.end_too_expensive(Ending::Refused, Gas::new(inputs.gas_limit)));
+        }
         let input = inputs.input.bytes(context);
         let call = Call { origin: self.origin, sender: inputs.caller, address: inputs.bytecode_address, input: &input };
         let mut around = precompiled::Context {
@@ -113,9 +134,7 @@ impl<'a> Contracts<'a> {
         let mut gas = Gas::new(inputs.gas_limit);
         let (ending, result, output, used) = match precompiled::run(&mut around, call) {
             Ok(outcome) => (Ending::Returned, InstructionResult::Return, outcome.output, outcome.gas_used),
-            Err(Failure::Refused { message, gas_used }) => {
-                (Ending::Refused, InstructionResult::Revert, error_string(&message), gas_used)
-            }
+            Err(Failure::Refused { message, gas_used }) => (Ending::Refused, InstructionResult::Revert, error_string(&message), gas_used),
             Err(Failure::Storage(error)) => {
                 let text = error.to_string();
                 self.failure = Some(error);
@@ -123,8 +142,10 @@ impl<'a> Contracts<'a> {
             }
         };
         if !gas.record_regular_cost(used) {
-            gas.spend_all();
-            return Ok(self.end(Ending::OutOfGas, InstructionResult::PrecompileOOG, gas, Bytes::new()));
+            let left = inputs.gas_limit;
+            self.forgivable = self.forgivable.saturating_sub(used);
+            let text = format!("OutOfGas when executing precompiled Contract, gasUsed: {used}, leftGas:{left}");
+            return Ok(self.end(Ending::Refused, InstructionResult::Revert, gas, error_string(&text)));
         }
         Ok(self.end(ending, result, gas, output))
     }
@@ -173,14 +194,20 @@ impl Accounts for StateAccounts<'_, '_> {
 
 /// Sum of the three sizes that input of modular exponentiation announces.
 fn modexp_bytes(input: &[u8]) -> U256 {
-    let size = |position: usize| {
-        let mut word = [0; 32];
-        let given = input.get(position..).unwrap_or_default();
-        let given = &given[..given.len().min(32)];
-        word[..given.len()].copy_from_slice(given);
-        U256::from_be_bytes(word)
-    };
-    size(0).saturating_add(size(32)).saturating_add(size(64))
+    word(input, 0).saturating_add(word(input, 32)).saturating_add(word(input, 64))
+}
+
+fn has_high_s(input: &[u8]) -> bool {
+    word(input, 96) > HALF_ORDER
+}
+
+/// The number at a position of the input, which goes on with zeros for ever.
+fn word(input: &[u8], position: usize) -> U256 {
+    let given = input.get(position..).unwrap_or_default();
+    let given = &given[..given.len().min(32)];
+    let mut word = [0; 32];
+    word[..given.len()].copy_from_slice(given);
+    U256::from_be_bytes(word)
 }
 
 /// Solidity's encoding of `Error(string)`.
@@ -194,4 +221,3 @@ pub(super) fn error_string(message: &str) -> Bytes {
     data.resize(4 + 64 + message.len().next_multiple_of(32), 0);
     data.into()
 }
-

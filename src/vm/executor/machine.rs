@@ -15,7 +15,8 @@ use revm::handler::{EthFrame, EvmTr, FrameResult, ItemOrResult};
 use revm::interpreter::interpreter_action::FrameInit;
 use revm::interpreter::interpreter_types::{Jumps, LegacyBytecode};
 use revm::interpreter::{
-    CallInput, CallInputs, CallScheme, CallValue, CreateInputs, FrameInput, InstructionResult, InterpreterAction, SharedMemory,
+    CallInput, CallInputs, CallScheme, CallValue, CreateInputs, FrameInput, Gas, InstructionResult, Interpreter, InterpreterAction,
+    InterpreterResult, SharedMemory,
 };
 use revm::primitives::hardfork::SpecId;
 use revm::state::TransactionId;
@@ -46,8 +47,7 @@ pub(super) struct Extras {
 }
 
 /// revm's context over our state.
-pub(super) type Context<'a> =
-    revm::Context<BlockEnv, TxEnv, CfgEnv, Database<'a>, revm::Journal<Database<'a>>, Extras, LocalContext>;
+pub(super) type Context<'a> = revm::Context<BlockEnv, TxEnv, CfgEnv, Database<'a>, revm::Journal<Database<'a>>, Extras, LocalContext>;
 
 type Engine<'a> = Evm<Context<'a>, (), Instructions<'a>, Contracts<'a>, EthFrame>;
 
@@ -150,13 +150,7 @@ fn block(environment: &BlockEnvironment) -> BlockEnv {
 
 impl<'a> Machine<'a> {
     /// Takes over `scratch`, which [`Machine::end`] gives back.
-    pub fn new(
-        scratch: Scratch,
-        database: Database<'a>,
-        contracts: Contracts<'a>,
-        schedule: &'a Schedule,
-        configuration: &CfgEnv,
-    ) -> Self {
+    pub fn new(scratch: Scratch, database: Database<'a>, contracts: Contracts<'a>, schedule: &'a Schedule, configuration: &CfgEnv) -> Self {
         let Scratch { mut state, frames, local, transaction, savepoints, warm_for } = scratch;
         state.set_spec_id(schedule.spec);
         let context = revm::Context {
@@ -177,6 +171,7 @@ impl<'a> Machine<'a> {
     pub fn run(&mut self, message: &Message<'_>) -> Result<Ended, StorageError> {
         self.engine.ctx.tx.caller = message.sender;
         self.engine.ctx.chain.gas_price = message.gas_price;
+        self.engine.precompiles.forgivable = message.gas;
         let result = self.first_input(message).and_then(|input| self.run_frames(input, message.value));
         let result = result.map_err(|error| self.storage_error(error))?;
         let created = match &result {
@@ -317,34 +312,64 @@ impl<'a> Machine<'a> {
 
     /// Runs the topmost frame until it ends or begins another.
     fn step(&mut self) -> Result<ItemOrResult<FrameInit, FrameResult>, ContextError<DatabaseFailure>> {
-        let Evm { ctx, instruction, precompiles, frame_stack, .. } = &mut self.engine;
+        let Evm { ctx, instruction, frame_stack, .. } = &mut self.engine;
         let frame = frame_stack.get();
-        let action = frame.interpreter.run_plain(instruction.instruction_table(), instruction.gas_table(), ctx);
+        let mut action = frame.interpreter.run_plain(instruction.instruction_table(), instruction.gas_table(), ctx);
         mem::replace(&mut ctx.error, Ok(()))?;
-        let is_2x = self.schedule.is_2x();
         let mut has_returned = false;
-        if let InterpreterAction::Return(result) = &action {
+        if let InterpreterAction::Return(result) = &mut action {
             has_returned = result.result.is_ok();
-            if is_2x && frame.depth == 0 && is_undefined(result.result) {
-                let code = &frame.interpreter.bytecode;
-                let position = code.pc().saturating_sub(1);
-                self.stack_error = blocks::stack_error_after(code.bytecode_slice(), position, frame.interpreter.stack.len());
+            if self.schedule.is_2x() {
+                let code_deposit = |bytes| ctx.cfg.gas_params.code_deposit_cost(bytes);
+                if frame.data.is_create() && result.result == InstructionResult::Revert {
+                    has_returned |= !pay_deposit_of_revert(result, code_deposit);
+                }
+                if frame.depth == 0 && is_undefined(result.result) {
+                    self.stack_error = stack_error(&frame.interpreter);
+                }
             }
         }
         let mut next = frame.process_next_action::<_, ContextError<DatabaseFailure>>(ctx, action)?;
         if let ItemOrResult::Result(result) = &mut next {
             frame.set_finished(true);
-            let savepoint = self.savepoints.pop().expect("each frame pushed its savepoint");
-            if !result.instruction_result().is_ok() {
-                precompiles.journal.rollback(savepoint);
-                if is_2x && frame.data.is_create() && has_returned {
-                    // 2.x nodes give back what the init code left; a creation that is refused like this does the same.
-                    result.interpreter_result_mut().result = InstructionResult::OutOfFunds;
-                    self.is_deposit_failure = frame.depth == 0;
-                }
-            }
+            self.settle(result, has_returned);
         }
         Ok(next)
+    }
+
+    /// Ends the topmost frame: takes its table writes back unless it succeeded, and gives its caller the gas that 2.x nodes give.
+    fn settle(&mut self, result: &mut FrameResult, has_returned: bool) {
+        let savepoint = self.savepoints.pop().expect("each frame pushed its savepoint");
+        let word = result.instruction_result();
+        if word.is_ok() {
+            return;
+        }
+        self.engine.precompiles.journal.rollback(savepoint);
+        if !self.schedule.is_2x() {
+            return;
+        }
+        let is_first = self.savepoints.is_empty();
+        if has_returned {
+            // New code that is too long, or whose deposit is too expensive: what the init code left is still there.
+            result.interpreter_result_mut().result = InstructionResult::OutOfFunds;
+            self.is_deposit_failure = is_first;
+        } else if is_out_of_gas(word) && !is_first {
+            self.forgive(result);
+        }
+    }
+
+    /// Gives the caller of a frame that ran out of gas all the gas back that it gave, as 2.x nodes do. There, a loop of such calls
+    /// works on without ever paying; here a transaction is given back its own limit at most, so its work is bounded by twice that.
+    fn forgive(&mut self, result: &mut FrameResult) {
+        let given = result.gas().limit();
+        let forgivable = &mut self.engine.precompiles.forgivable;
+        let Some(rest) = forgivable.checked_sub(given) else {
+            return;
+        };
+        *forgivable = rest;
+        let result = result.interpreter_result_mut();
+        result.result = InstructionResult::OutOfFunds;
+        result.gas = Gas::new(given);
     }
 
     fn storage_error(&mut self, error: ContextError<DatabaseFailure>) -> StorageError {
@@ -354,6 +379,26 @@ impl<'a> Machine<'a> {
             (ContextError::Custom(text), None) => StorageError::Engine(text),
         }
     }
+}
+
+/// 2.x nodes charge the deposit of new code for revert data too. Whether the gas was there.
+fn pay_deposit_of_revert(result: &mut InterpreterResult, code_deposit: impl Fn(usize) -> u64) -> bool {
+    let is_paid = result.output.len() <= MAX_CODE_BYTES && result.gas.record_regular_cost(code_deposit(result.output.len()));
+    if !is_paid {
+        result.output = Bytes::new();
+    }
+    is_paid
+}
+
+fn stack_error(interpreter: &Interpreter) -> Option<TransactionStatus> {
+    let code = &interpreter.bytecode;
+    blocks::stack_error_after(code.bytecode_slice(), code.pc().saturating_sub(1), interpreter.stack.len())
+}
+
+/// Whether a frame ended for want of gas.
+pub(super) fn is_out_of_gas(result: InstructionResult) -> bool {
+    use InstructionResult::*;
+    matches!(result, OutOfGas | MemoryOOG | MemoryLimitOOG | PrecompileOOG | InvalidOperandOOG | ReentrancySentryOOG)
 }
 
 fn is_undefined(result: InstructionResult) -> bool {

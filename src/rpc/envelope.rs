@@ -69,7 +69,8 @@ impl Answer {
     }
 }
 
-/// Parses strict JSON; text behind the first value is ignored, as in the reference node.
+/// Parses strict JSON; text behind the first value is ignored, as in the reference node. What is skipped is not bounded in depth: callers
+/// ask [`crate::lenient::is_too_deep`].
 pub fn parse(body: &[u8]) -> Result<Incoming<'_>, serde_json::Error> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
@@ -191,6 +192,9 @@ pub enum Integer {
 pub fn integer(number: &str) -> Option<Integer> {
     if let Ok(exact) = serde_json::from_str(number) {
         return Some(Integer::Exact(exact));
+    }
+    if serde_json::from_str::<u64>(number).is_ok() {
+        return Some(Integer::Wide);
     }
     let wide: f64 = serde_json::from_str(number).ok()?;
     (wide.fract() == 0.0 && wide >= -(2f64.powi(63)) && wide < 2f64.powi(64)).then_some(Integer::Wide)

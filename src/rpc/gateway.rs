@@ -84,8 +84,10 @@ impl Gateway {
     /// Answers a body. `submitter` is the same number for the same client. Must be called inside a multi-threaded tokio runtime.
     pub async fn answer(&self, body: &[u8], submitter: u64) -> Vec<u8> {
         let cleaned;
-        let incoming = match off_duty(body.len(), || envelope::parse(body)) {
-            Ok(incoming) => incoming,
+        let parsed = off_duty(body.len(), || envelope::parse(body).map(|incoming| (incoming, lenient::is_too_deep(body))));
+        let incoming = match parsed {
+            Ok((_, true)) => return TOO_DEEP.to_vec(),
+            Ok((incoming, false)) => incoming,
             Err(_) => match off_duty(body.len(), || lenient::clean(body)) {
                 Err(TooDeep) => return TOO_DEEP.to_vec(),
                 Ok(strict) => {

@@ -1,8 +1,8 @@
 //! What the reference node's JSON parser accepts beyond JSON: comments, control characters and bytes that are not UTF-8 inside strings,
 //! and anything behind the first value.
 //!
-//! Used only when the strict parser has refused a body, to turn it into strict JSON or to say that it is nested too deeply. The result is
-//! never longer than six times the input and is parsed strictly, so nothing wrong passes because of this.
+//! [`clean`] is used only when the strict parser has refused a body, to turn it into strict JSON or to say that it is nested too deeply.
+//! The result is never longer than six times the input and is parsed strictly, so nothing wrong passes because of this.
 
 use std::io::Write;
 
@@ -11,6 +11,24 @@ use millrace_base::limits::MAX_JSON_DEPTH;
 /// The value is nested deeper than [`MAX_JSON_DEPTH`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooDeep;
+
+/// Whether the first value of `json`, which is strict JSON, is nested deeper than [`MAX_JSON_DEPTH`].
+pub fn is_too_deep(json: &[u8]) -> bool {
+    let (mut depth, mut in_string, mut bytes) = (0usize, false, json.iter());
+    while let Some(&byte) = bytes.next() {
+        match byte {
+            b'\\' if in_string => drop(bytes.next()),
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => continue,
+        }
+        if depth == 0 || depth > MAX_JSON_DEPTH {
+            return depth > 0;
+        }
+    }
+    false
+}
 
 /// Strict JSON of the first value in `body`, as far as it can be told without parsing.
 pub fn clean(body: &[u8]) -> Result<Vec<u8>, TooDeep> {
@@ -96,6 +114,15 @@ mod tests {
     fn control_characters_and_foreign_bytes_in_strings_become_valid() {
         let cleaned = clean(b"{\"a\":\"x\n\xff\\\"y\"}").unwrap();
         assert_eq!(String::from_utf8(cleaned).unwrap(), "{\"a\":\"x\\u000a\u{fffd}\\\"y\"}");
+    }
+
+    #[test]
+    fn depth_is_that_of_brackets_outside_strings() {
+        let nested = |depth: usize| [vec![b'['; depth], vec![b']'; depth]].concat();
+        assert!(!is_too_deep(&nested(MAX_JSON_DEPTH)) && is_too_deep(&nested(MAX_JSON_DEPTH + 1)));
+        let quoted = format!("[\"{}\\\"{}\"]", "[".repeat(500), "[".repeat(500));
+        assert!(!is_too_deep(quoted.as_bytes()) && !is_too_deep(b"5"));
+        assert!(!is_too_deep(&[b"[]".as_slice(), &nested(500)].concat()), "text behind the first value does not count");
     }
 
     #[test]

@@ -143,9 +143,7 @@ impl RpcError {
     pub fn submission(error: &SubmitError, raw: &[u8]) -> Self {
         match error {
             SubmitError::Decode(error) => decode_error(*error, raw),
-            SubmitError::Refused(refusal) => {
-                Self::internal("boost::wrapexcept<dev::eth::TransactionRefused>", &comment(&refusal.comment))
-            }
+            SubmitError::Refused(refusal) => Self::internal("boost::wrapexcept<dev::eth::TransactionRefused>", &comment(&refusal.comment)),
             SubmitError::NoSuchGroup => Self::NO_GROUP,
             SubmitError::Busy(reason) => Self::unavailable(reason),
         }

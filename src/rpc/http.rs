@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, HttpBody, to_bytes};
-use hyper::body::SizeHint;
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use hyper::body::SizeHint;
 use millrace_base::fault::Fault;
 use millrace_base::limits::MAX_HTTP_BODY_BYTES;
 use millrace_ledger::view::NodeView;

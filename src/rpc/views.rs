@@ -140,10 +140,8 @@ pub struct BlockView<'a> {
 impl<'a> BlockView<'a> {
     /// A header alone: its number is a JSON integer.
     pub fn header(header: &'a BlockHeader, hash: &'a B256, signatures: Option<&'a [BlockSignature]>) -> Self {
-        let signature = |signature: &'a BlockSignature| SignatureView {
-            index: Quantity::of(signature.index),
-            signature: Hex(&signature.signature.0),
-        };
+        let signature =
+            |signature: &'a BlockSignature| SignatureView { index: Quantity::of(signature.index), signature: Hex(&signature.signature.0) };
         Self {
             db_hash: Hex(header.db_hash.as_slice()),
             extra_data: header.extra_data.iter().map(|item| Hex(item)).collect(),

@@ -59,7 +59,8 @@ impl LedgerView for FakeLedger {
         Ok(usize::try_from(number).ok().and_then(|number| self.blocks.get(number)).cloned())
     }
     fn header(&self, number: u64) -> Result<Option<Arc<SignedHeader>>, StorageError> {
-        let signed = |block: Arc<Block>| SignedHeader { header: block.header.clone(), hash: block.hash, signatures: block.signatures.clone() };
+        let signed =
+            |block: Arc<Block>| SignedHeader { header: block.header.clone(), hash: block.hash, signatures: block.signatures.clone() };
         Ok(self.block(number)?.map(|block| Arc::new(signed(block))))
     }
     fn number_of(&self, hash: B256) -> Result<Option<u64>, StorageError> {
@@ -204,9 +205,7 @@ fn admit(submission: &Submission, refusals: &BTreeMap<Bytes, String>) -> Result<
     let signature_error = |_| SubmitError::Decode(millrace_base::transaction::DecodeError::Signature);
     let verified = decoded.verify().map_err(signature_error)?;
     match refusals.get(&submission.raw) {
-        Some(comment) => {
-            Err(SubmitError::Refused(Refusal { status: TransactionStatus::TransactionRefused, comment: comment.clone() }))
-        }
+        Some(comment) => Err(SubmitError::Refused(Refusal { status: TransactionStatus::TransactionRefused, comment: comment.clone() })),
         None => Ok(verified.hash()),
     }
 }

@@ -36,7 +36,8 @@ fn node(world: &super::replay::World) -> Arc<FakeNode> {
 #[test]
 fn every_method_survives_every_wrong_parameter() {
     let Some(world) = world() else { return };
-    let nonsense = ["null", "true", "-1", "1.5", "1e400", "\"\"", "\"0x\"", "\"链\"", "[]", "{}", "[[[]]]", "99999999999999999999", "\"\\ud800\""];
+    let nonsense =
+        ["null", "true", "-1", "1.5", "1e400", "\"\"", "\"0x\"", "\"链\"", "[]", "{}", "[[[]]]", "99999999999999999999", "\"\\ud800\""];
     let mut client = Client::connect(world.address());
     for method in METHODS {
         let declared = match method.shape {
@@ -78,8 +79,7 @@ fn allowed_change_of_groups_and_peers_is_forbidden_to_clients() {
 #[test]
 fn malformed_bodies_are_parse_errors() {
     let Some(world) = world() else { return };
-    let bodies: [&[u8]; 9] =
-        [b"", b"{", b"[", b"[{},", b"nul", b"\"open", b"{\"a\":}", b"/*", b"\xff\xfe\x00"];
+    let bodies: [&[u8]; 9] = [b"", b"{", b"[", b"[{},", b"nul", b"\"open", b"{\"a\":}", b"/*", b"\xff\xfe\x00"];
     for body in bodies {
         let reply = post(world.address(), body);
         assert_eq!(reply.json()["error"]["code"], -32700, "{}", String::from_utf8_lossy(body));

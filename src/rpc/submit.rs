@@ -62,8 +62,11 @@ pub async fn submit(node: &dyn NodeView, submitter: u64, raws: &[Raw], deadline:
     });
     node.submit(submissions.collect());
     let in_time = timeout_at(deadline, gathering.complete.notified()).await.is_ok();
-    let missing =
-        if in_time { "the node is stopping; nothing was accepted" } else { "no answer in time; the transaction may still be committed" };
+    let missing = if in_time {
+        "the node gave no answer; the transaction may still be committed"
+    } else {
+        "no answer in time; the transaction may still be committed"
+    };
     let outcome = |(raw, result): (&Raw, &OnceLock<Result<B256, SubmitError>>)| match result.get() {
         Some(Ok(hash)) => Ok(Answer::Hash(*hash)),
         Some(Err(error)) => Err(RpcError::submission(error, &raw.bytes)),

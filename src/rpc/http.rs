@@ -1,0 +1,173 @@
+//! JSON-RPC over HTTP as FISCO BCOS 2.x serves it (`spec/client-protocol.md` 2.3): any path, POST and OPTIONS, always status 200 for
+//! JSON-RPC replies, errors included.
+//!
+//! Bounds: connections, time for head, body and answer, bytes of one body and of all bodies together.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, HttpBody, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hyper::body::SizeHint;
+use millrace_base::fault::Fault;
+use millrace_base::limits::MAX_HTTP_BODY_BYTES;
+use millrace_ledger::view::NodeView;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
+
+use crate::gateway::{Gateway, GatewayConfig};
+use crate::limits::{BODY_BUDGET_BYTES, BODY_PERMIT_BYTES, BODY_TIME_LIMIT, HEAD_TIME_LIMIT, MAX_CONNECTIONS};
+use crate::server::{Client, Listener, ListenerConfig};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// How JSON-RPC is served.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// `rpc.jsonrpc_listen_ip` and `rpc.jsonrpc_listen_port`; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Threads that serve connections.
+    pub threads: usize,
+    /// What answers.
+    pub gateway: GatewayConfig,
+    /// Open connections; more are closed at once.
+    pub max_connections: usize,
+    /// Bytes of one body.
+    pub max_body_bytes: usize,
+    /// Time to send a head, and time a kept connection may be idle.
+    pub head_time_limit: Duration,
+    /// Time to send a body.
+    pub body_time_limit: Duration,
+}
+
+impl HttpConfig {
+    /// The defaults, on `listen`.
+    pub fn new(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            threads: 2,
+            gateway: GatewayConfig::default(),
+            max_connections: MAX_CONNECTIONS,
+            max_body_bytes: MAX_HTTP_BODY_BYTES,
+            head_time_limit: HEAD_TIME_LIMIT,
+            body_time_limit: BODY_TIME_LIMIT,
+        }
+    }
+}
+
+/// The JSON-RPC server of a node, on its own threads.
+pub struct HttpServer(Listener);
+
+struct Entry {
+    gateway: Gateway,
+    max_body_bytes: usize,
+    body_time_limit: Duration,
+    budget: Semaphore,
+}
+
+impl HttpServer {
+    /// Binds and serves. A taken port is a [`Fault`] of kind network.
+    pub fn start(config: &HttpConfig, node: Arc<dyn NodeView>) -> Result<Self, Fault> {
+        let budget = BODY_BUDGET_BYTES.max(config.max_body_bytes).div_ceil(BODY_PERMIT_BYTES);
+        let entry = Entry {
+            gateway: Gateway::new(node, &config.gateway),
+            max_body_bytes: config.max_body_bytes,
+            body_time_limit: config.body_time_limit,
+            budget: Semaphore::new(budget),
+        };
+        let listener = ListenerConfig {
+            name: "rpc",
+            key: "rpc.jsonrpc_listen_port",
+            listen: config.listen,
+            threads: config.threads,
+            // Beside the query workers each serving thread may be replaced while it parses a large body.
+            blocking_threads: config.gateway.query_workers + config.threads,
+            max_connections: config.max_connections,
+            head_time_limit: config.head_time_limit,
+        };
+        Listener::start(&listener, Router::new().fallback(serve).with_state(Arc::new(entry))).map(Self)
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.0.local_addr()
+    }
+
+    /// Accepts no more, lets running requests finish for at most `deadline`, then closes what is left.
+    pub fn stop(self, deadline: Duration) {
+        self.0.stop(deadline);
+    }
+}
+
+async fn serve(State(entry): State<Arc<Entry>>, request: Request) -> Response {
+    match *request.method() {
+        Method::POST => entry.answer(request).await.unwrap_or_else(|refusal| refusal),
+        Method::OPTIONS => options(),
+        _ => (StatusCode::METHOD_NOT_ALLOWED, [(header::CONTENT_TYPE, JSON)], "Not allowed HTTP Method").into_response(),
+    }
+}
+
+fn options() -> Response {
+    let headers = [
+        (header::ALLOW, "POST, OPTIONS"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "origin, content-type, accept"),
+        (HeaderName::from_static("dav"), "1"),
+    ];
+    (headers, Body::empty()).into_response()
+}
+
+impl Entry {
+    /// The reply, or a refusal of the body.
+    async fn answer(&self, request: Request) -> Result<Response, Response> {
+        let submitter = request.extensions().get::<Client>().map_or(0, |client| submitter(client.0));
+        let body = request.into_body();
+        let deadline = Instant::now() + self.body_time_limit;
+        let _room = self.reserve(&body.size_hint(), deadline).await?;
+        let read = timeout_at(deadline, to_bytes(body, self.max_body_bytes)).await;
+        let body = match read {
+            Ok(Ok(body)) => body,
+            Ok(Err(_)) => return Err(self.too_large()),
+            Err(_) => return Err(refuse(StatusCode::REQUEST_TIMEOUT, "the request body took too long")),
+        };
+        let reply = self.gateway.answer(&body, submitter).await;
+        Ok(([(header::CONTENT_TYPE, JSON)], reply).into_response())
+    }
+
+    /// Waits for room for the body; one of unknown length is taken for the longest allowed.
+    async fn reserve(&self, length: &SizeHint, deadline: Instant) -> Result<SemaphorePermit<'_>, Response> {
+        let limit = u64::try_from(self.max_body_bytes).unwrap_or(u64::MAX);
+        if length.lower() > limit {
+            return Err(self.too_large());
+        }
+        let bytes = usize::try_from(length.exact().unwrap_or(limit)).unwrap_or(usize::MAX);
+        let permits = u32::try_from(bytes / BODY_PERMIT_BYTES + 1).unwrap_or(u32::MAX);
+        match timeout_at(deadline, self.budget.acquire_many(permits)).await {
+            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
+            Err(_) => Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "too many large requests; try again")),
+        }
+    }
+
+    fn too_large(&self) -> Response {
+        refuse(StatusCode::PAYLOAD_TOO_LARGE, &format!("the request body cannot be read or is longer than {} bytes", self.max_body_bytes))
+    }
+}
+
+fn refuse(status: StatusCode, reason: &str) -> Response {
+    let close = (header::CONNECTION, HeaderValue::from_static("close"));
+    (status, [(header::CONTENT_TYPE, HeaderValue::from_static("text/plain")), close], format!("{reason}\n")).into_response()
+}
+
+/// The same number for the same client. Of IPv6 the network counts: one host commands a whole /64.
+fn submitter(address: IpAddr) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match address {
+        IpAddr::V4(address) => address.octets().hash(&mut hasher),
+        IpAddr::V6(address) => address.octets()[..8].hash(&mut hasher),
+    }
+    hasher.finish()
+}

@@ -1,0 +1,65 @@
+//! The operator's HTTP port: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever supervises the node.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use millrace_base::fault::Fault;
+use millrace_ledger::view::NodeView;
+
+use crate::limits::HEAD_TIME_LIMIT;
+use crate::server::{Listener, ListenerConfig};
+
+/// Connections of scrapers and supervisors.
+const MAX_OPERATOR_CONNECTIONS: usize = 64;
+
+/// The operator's server of a node, on a thread of its own, so that it answers when clients keep the others busy.
+pub struct OperatorServer(Listener);
+
+impl OperatorServer {
+    /// Binds and serves. A taken port is a [`Fault`] of kind network.
+    pub fn start(listen: SocketAddr, node: Arc<dyn NodeView>) -> Result<Self, Fault> {
+        let config = ListenerConfig {
+            name: "operator",
+            key: "the operator port",
+            listen,
+            threads: 1,
+            blocking_threads: 1,
+            max_connections: MAX_OPERATOR_CONNECTIONS,
+            head_time_limit: HEAD_TIME_LIMIT,
+        };
+        let router = Router::new()
+            .route("/metrics", get(metrics))
+            .route("/livez", get(|| async { "ok\n" }))
+            .route("/readyz", get(ready))
+            .with_state(node);
+        Listener::start(&config, router).map(Self)
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.0.local_addr()
+    }
+
+    /// Lets running requests finish for at most `deadline`, then closes what is left.
+    pub fn stop(self, deadline: Duration) {
+        self.0.stop(deadline);
+    }
+}
+
+async fn metrics(State(node): State<Arc<dyn NodeView>>) -> Response {
+    const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
+    ([(header::CONTENT_TYPE, TEXT)], node.metrics()).into_response()
+}
+
+async fn ready(State(node): State<Arc<dyn NodeView>>) -> Response {
+    match node.readiness() {
+        Ok(()) => "ok\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}

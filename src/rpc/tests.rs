@@ -1,0 +1,8 @@
+//! Tests over real sockets against a fake node that holds the recorded chain.
+
+mod client;
+mod fake;
+mod hostile;
+mod recordings;
+mod replay;
+mod submission;

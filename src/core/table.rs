@@ -31,15 +31,17 @@ pub const MAX_TABLE_NAME_BYTES: usize = 48;
 pub const MAX_FIELD_NAME_BYTES: usize = 64;
 /// All value field names of a table with their commas (bytes).
 pub const MAX_FIELD_NAMES_BYTES: usize = 1024;
-/// Longest primary key (bytes).
+/// Longest primary key that the contracts of user tables take (bytes). They check it themselves: others, such as DagTransfer, do not.
 pub const MAX_KEY_BYTES: usize = 255;
+/// Longest primary key of any table (bytes).
+pub const MAX_STORED_KEY_BYTES: usize = 64 << 10;
 /// Largest field value: that of a SQL mediumblob (bytes).
 pub const MAX_VALUE_BYTES: usize = (16 << 20) - 1;
 /// Largest encoded size of all entries of one key. Every change of an entry rewrites them all, so without a bound one key could be grown
 /// until each insert stops the group; no 2.x application lives beyond what its own row cache (32 MB) could hold.
 pub const MAX_ROW_BYTES: usize = 32 << 20;
 
-/// Fields that 2.x keeps beside every entry. Entries may name them, conditions on them are ignored.
+/// Fields that 2.x keeps beside every entry, and that entries may name.
 const HIDDEN_FIELDS: [&str; 4] = ["_id_", "_num_", "_hash_", "_status_"];
 
 /// Field values of an entry by name.
@@ -51,7 +53,7 @@ pub enum TableError {
     /// The schema has no such field.
     #[error("the table has no field {0:?}")]
     UnknownField(Arc<str>),
-    /// Longer than [`MAX_KEY_BYTES`].
+    /// Longer than [`MAX_STORED_KEY_BYTES`].
     #[error("a key of {0} bytes is too long")]
     KeyTooLong(usize),
     /// Longer than [`MAX_VALUE_BYTES`].
@@ -115,7 +117,8 @@ impl Table {
         Ok(1)
     }
 
-    /// Overwrites `fields` in the entries that meet `condition`, within its limit; gives their number. The key field stays as it is.
+    /// Overwrites `fields` in the entries that meet `condition`, within its limit; gives their number. The key field and `_id_` stay as
+    /// they are.
     pub fn update(&self, journal: &mut Journal<'_>, key: &[u8], fields: &Fields, condition: &Condition) -> Result<u64, TableError> {
         self.check(key, fields)?;
         let before = self.entries(journal, key)?;
@@ -125,7 +128,7 @@ impl Table {
         }
         let mut entries = Vec::clone(&*before);
         for index in &chosen {
-            let changed = fields.iter().filter(|(name, _)| **name != self.schema.key_field);
+            let changed = fields.iter().filter(|(name, _)| **name != self.schema.key_field && &***name != "_id_");
             entries[*index].fields.extend(changed.map(|(name, value)| (name.clone(), value.clone())));
         }
         self.write(journal, key, entries)?;
@@ -147,7 +150,9 @@ impl Table {
 
     /// Positions of the entries that a condition chooses, ascending.
     fn chosen(&self, entries: &[Entry], condition: &Condition) -> Vec<usize> {
-        let is_ignored = |field: &str| *field == *self.schema.key_field || HIDDEN_FIELDS.contains(&field);
+        // As 2.x: what begins or ends with an underscore counts as hidden, and the key was chosen already.
+        let is_hidden = |field: &str| field.is_empty() || field.starts_with('_') || field.ends_with('_');
+        let is_ignored = |field: &str| *field == *self.schema.key_field || is_hidden(field);
         let meeting = entries.iter().enumerate().filter(|(_, entry)| condition.holds(&entry.fields, is_ignored)).map(|(index, _)| index);
         match condition.limit {
             Some(limit) => meeting.skip(to_size(limit.offset)).take(to_size(limit.count)).collect(),
@@ -156,7 +161,7 @@ impl Table {
     }
 
     fn check(&self, key: &[u8], fields: &Fields) -> Result<(), TableError> {
-        if key.len() > MAX_KEY_BYTES {
+        if key.len() > MAX_STORED_KEY_BYTES {
             return Err(TableError::KeyTooLong(key.len()));
         }
         for (name, value) in fields {

@@ -1,8 +1,11 @@
 //! What an entry must be like to be selected, updated or removed.
 //!
 //! Comparisons are those of 2.x, as recorded: equality compares text; order compares 64-bit integers, an empty text counting as 0 and
-//! any other text that is no integer meeting nothing. An entry without the field meets no comparison of it.
+//! any other text that is no integer meeting nothing. An entry without the field meets no comparison of it. A field has one lower and
+//! one upper bound: a later comparison replaces the bounds it is about, and bounds with the same value mean "equal" when both include
+//! it and "not equal" when both exclude it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millrace_base::Bytes;
@@ -35,10 +38,22 @@ pub struct Limit {
     pub count: u64,
 }
 
-/// Comparisons that must all hold, and a limit on how many entries are taken. The default takes everything.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Bound {
+    is_inclusive: bool,
+    value: Bytes,
+}
+
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+struct Range {
+    lower: Option<Bound>,
+    upper: Option<Bound>,
+}
+
+/// Ranges that the fields must be in, and a limit on how many entries are taken. The default takes everything.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Condition {
-    comparisons: Vec<(Arc<str>, Comparison, Bytes)>,
+    ranges: BTreeMap<Arc<str>, Range>,
     /// All entries when `None`.
     pub limit: Option<Limit>,
 }
@@ -49,9 +64,19 @@ impl Condition {
         Self::default()
     }
 
-    /// Adds a comparison of a field with a value.
+    /// Adds a comparison of a field with a value, or changes the field's.
     pub fn compare(&mut self, field: &str, comparison: Comparison, value: impl Into<Bytes>) {
-        self.comparisons.push((field.into(), comparison, value.into()));
+        let range = self.ranges.entry(field.into()).or_default();
+        let value = value.into();
+        let bound = |is_inclusive| Some(Bound { is_inclusive, value: value.clone() });
+        match comparison {
+            Comparison::Equal => *range = Range { lower: bound(true), upper: bound(true) },
+            Comparison::NotEqual => *range = Range { lower: bound(false), upper: bound(false) },
+            Comparison::Greater => range.lower = bound(false),
+            Comparison::GreaterOrEqual => range.lower = bound(true),
+            Comparison::Less => range.upper = bound(false),
+            Comparison::LessOrEqual => range.upper = bound(true),
+        }
     }
 
     /// One comparison for equality.
@@ -61,33 +86,37 @@ impl Condition {
         condition
     }
 
-    /// The comparisons, in the order they were added.
-    pub fn comparisons(&self) -> impl Iterator<Item = (&str, Comparison, &Bytes)> {
-        self.comparisons.iter().map(|(field, comparison, value)| (&**field, *comparison, value))
-    }
-
     /// Whether an entry meets all comparisons but those of fields that `is_ignored`.
     pub fn holds(&self, fields: &Fields, is_ignored: impl Fn(&str) -> bool) -> bool {
-        self.comparisons.iter().filter(|(field, ..)| !is_ignored(field)).all(|(field, comparison, value)| {
+        self.ranges.iter().filter(|(field, _)| !is_ignored(field)).all(|(field, range)| {
             let Some(actual) = fields.get(field) else { return false };
-            meets(actual, *comparison, value)
+            range.contains(actual)
         })
     }
 }
 
-fn meets(actual: &[u8], comparison: Comparison, value: &[u8]) -> bool {
-    let ordered = |holds: fn(&i64, &i64) -> bool| match (number(actual), number(value)) {
-        (Some(actual), Some(value)) => holds(&actual, &value),
-        _ => false,
-    };
-    match comparison {
-        Comparison::Equal => actual == value,
-        Comparison::NotEqual => actual != value,
-        Comparison::Greater => ordered(i64::gt),
-        Comparison::GreaterOrEqual => ordered(i64::ge),
-        Comparison::Less => ordered(i64::lt),
-        Comparison::LessOrEqual => ordered(i64::le),
+impl Range {
+    fn contains(&self, actual: &[u8]) -> bool {
+        if let (Some(lower), Some(upper)) = (&self.lower, &self.upper)
+            && lower.value == upper.value
+            && lower.is_inclusive == upper.is_inclusive
+        {
+            return (lower.value[..] == *actual) == lower.is_inclusive;
+        }
+        let meets = |bound: &Option<Bound>, strictly: fn(&i64, &i64) -> bool| match bound {
+            None => true,
+            Some(bound) => match (number(actual), bound_number(&bound.value)) {
+                (Some(actual), Some(limit)) => strictly(&actual, &limit) || (bound.is_inclusive && actual == limit),
+                _ => false,
+            },
+        };
+        meets(&self.lower, i64::gt) && meets(&self.upper, i64::lt)
     }
+}
+
+/// An empty bound is no number, unlike an empty field.
+fn bound_number(text: &[u8]) -> Option<i64> {
+    if text.is_empty() { None } else { number(text) }
 }
 
 fn number(text: &[u8]) -> Option<i64> {
@@ -148,7 +177,19 @@ mod tests {
         condition.compare("id", Comparison::Greater, "1");
         condition.compare("id", Comparison::Less, "6");
         assert!(condition.holds(&fields, |_| false));
-        condition.compare("id", Comparison::NotEqual, "5");
+        condition.compare("id", Comparison::Less, "5");
         assert!(!condition.holds(&fields, |_| false));
+    }
+
+    #[test]
+    fn later_comparisons_replace_bounds_and_equal_bounds_compare_text() {
+        let fields = Fields::from([("id".into(), Bytes::from("5"))]);
+        let mut condition = Condition::equal("id", "4");
+        condition.compare("id", Comparison::Equal, "5");
+        assert!(condition.holds(&fields, |_| false));
+        condition.compare("id", Comparison::Greater, "7");
+        assert!(!condition.holds(&fields, |_| false));
+        condition.compare("id", Comparison::Less, "7");
+        assert!(condition.holds(&fields, |_| false), "greater and less than the same: not equal");
     }
 }

@@ -1,0 +1,430 @@
+//! What became of every transaction of one group: sent, acknowledged or refused, seen in a block.
+//!
+//! ```text
+//! Sent -> Acknowledged      the node returned the hash: a receipt must follow
+//!      -> Refused           the node said no: forgotten, unless it is sent again
+//!      -> Unknown           the connection failed: a receipt may follow
+//! ```
+//! A receipt may be seen in any of these states, also before the acknowledgement. Entries are made before the request leaves, so a
+//! receipt of an unknown hash is somebody else's. Written by the connections and the follower, read by the checks and the report.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use millrace_base::{Address, B256};
+
+use crate::supply::Prepared;
+use crate::workload::{AMOUNT, Workload};
+
+/// Longest latency that is told apart, in µs: one hour.
+const MAX_LATENCY_US: u64 = 3_600_000_000;
+
+/// Problems kept word for word; the rest is counted.
+pub const MAX_PROBLEMS: usize = 20;
+
+/// Which part of a run a transaction belongs to; only the last is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Accounts and contracts.
+    Setup,
+    /// Load before the measurement.
+    Warmup,
+    /// Load that counts.
+    Measured,
+}
+
+impl Phase {
+    /// Word for nonces and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Setup => "setup",
+            Self::Warmup => "warmup",
+            Self::Measured => "load",
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Sent,
+    Acknowledged,
+    Unknown,
+}
+
+struct Entry {
+    /// When it was sent, or due in an open loop.
+    start: Instant,
+    phase: Phase,
+    state: State,
+    workload: u8,
+    transfer: Option<(u32, u32)>,
+    /// Sightings in blocks; one is right.
+    receipts: u32,
+    block: u64,
+    /// Of a creation.
+    contract: Address,
+    holds_room: bool,
+}
+
+/// A receipt as the follower read it.
+#[derive(Clone, Debug)]
+pub struct Sighting {
+    /// Of the transaction.
+    pub hash: B256,
+    /// Of the receipt; 0 is success.
+    pub status: u32,
+    /// Return data.
+    pub output: Vec<u8>,
+    /// Created contract, else zero.
+    pub contract: Address,
+}
+
+/// Counts of the measured phase.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Counts {
+    /// Sent at least once.
+    pub submitted: u64,
+    /// Their hash was returned.
+    pub acknowledged: u64,
+    /// Their receipt was seen.
+    pub committed: u64,
+    /// Committed without success.
+    pub failed: u64,
+    /// Given up after refusals.
+    pub refused: u64,
+    /// Lost their connection on the way.
+    pub unknown: u64,
+    /// Receipts of transactions of others, in any phase.
+    pub foreign: u64,
+}
+
+/// Figures and histories of one group, as the report reads them.
+pub struct Record {
+    /// Of the measured phase.
+    pub counts: Counts,
+    /// Refusals and lost connections by code, retried ones included, in any phase.
+    pub errors: BTreeMap<String, u64>,
+    /// Failures in blocks by cause, in any phase.
+    pub faults: BTreeMap<String, u64>,
+    /// Receipts by status, measured phase.
+    pub statuses: BTreeMap<u32, u64>,
+    /// Submit or due time to sighting in a block, µs.
+    pub latency: Histogram<u64>,
+    /// Submit or due time to acknowledgement, µs.
+    pub acknowledgement: Histogram<u64>,
+    /// Measured transactions that each block brought, and when.
+    pub commits: Vec<(Instant, u64)>,
+    /// First send of the measured phase.
+    pub first_submit: Option<Instant>,
+    /// What must not happen, in words.
+    pub problems: Vec<String>,
+    /// Further problems than those kept.
+    pub more_problems: u64,
+    /// Balance changes by committed transfers: by workload, then by account.
+    pub changes: Vec<Vec<i64>>,
+}
+
+impl Record {
+    /// Nothing happened yet.
+    pub fn new(workloads: &[&'static dyn Workload], accounts: u32) -> Self {
+        Self {
+            counts: Counts::default(),
+            errors: BTreeMap::new(),
+            faults: BTreeMap::new(),
+            statuses: BTreeMap::new(),
+            latency: histogram(),
+            acknowledgement: histogram(),
+            commits: Vec::new(),
+            first_submit: None,
+            problems: Vec::new(),
+            more_problems: 0,
+            changes: vec![vec![0; accounts as usize]; workloads.len()],
+        }
+    }
+
+    fn problem(&mut self, text: String) {
+        if self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(text);
+        } else {
+            self.more_problems += 1;
+        }
+    }
+}
+
+struct Inner {
+    entries: HashMap<B256, Entry>,
+    /// Places taken in the closed loop's window.
+    in_flight: usize,
+    /// Acknowledged and not seen yet.
+    awaited: usize,
+    /// Unknown and not seen.
+    unsure: usize,
+    record: Record,
+}
+
+/// See the module's text.
+pub struct Tracker {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+    height: AtomicU64,
+    workloads: Vec<&'static dyn Workload>,
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, MAX_LATENCY_US, 3).expect("constant bounds are valid")
+}
+
+fn micros(from: Instant, to: Instant) -> u64 {
+    u64::try_from(to.saturating_duration_since(from).as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Tracker {
+    /// For a group with these workloads and so many accounts.
+    pub fn new(workloads: Vec<&'static dyn Workload>, accounts: u32) -> Self {
+        let record = Record::new(&workloads, accounts);
+        let inner = Inner { entries: HashMap::new(), in_flight: 0, awaited: 0, unsure: 0, record };
+        Self { inner: Mutex::new(inner), changed: Condvar::new(), height: AtomicU64::new(0), workloads }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Height of the group's chain as last seen.
+    pub fn height(&self) -> u64 {
+        self.height.load(Ordering::Relaxed)
+    }
+
+    /// Remembers the height.
+    pub fn set_height(&self, height: u64) {
+        self.height.store(height, Ordering::Relaxed);
+    }
+
+    /// Waits until `wanted` more transactions may be in flight and takes the places. False when that took longer than `patience`.
+    pub fn take_room(&self, wanted: usize, window: usize, patience: Duration) -> bool {
+        let guard = self.lock();
+        let is_full = |inner: &mut Inner| inner.in_flight > 0 && inner.in_flight + wanted > window;
+        let (mut guard, waited) = self.changed.wait_timeout_while(guard, patience, is_full).unwrap_or_else(PoisonError::into_inner);
+        guard.in_flight += wanted;
+        !waited.timed_out()
+    }
+
+    /// Gives back places that were not used.
+    pub fn return_room(&self, unused: usize) {
+        self.lock().in_flight -= unused;
+        self.changed.notify_all();
+    }
+
+    /// The batch is about to be sent. Each transaction keeps the place it took, if `has_room`.
+    pub fn sent(&self, batch: &[Prepared], start: Instant, phase: Phase, has_room: HasRoom) {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        if phase == Phase::Measured {
+            inner.record.first_submit.get_or_insert_with(Instant::now);
+            inner.record.counts.submitted += batch.len() as u64;
+        }
+        for item in batch {
+            let entry = Entry {
+                start,
+                phase,
+                state: State::Sent,
+                workload: item.workload,
+                transfer: item.transfer,
+                receipts: 0,
+                block: 0,
+                contract: Address::ZERO,
+                holds_room: has_room == HasRoom::Yes,
+            };
+            inner.entries.insert(item.hash, entry);
+        }
+    }
+
+    /// The node returned these hashes.
+    pub fn acknowledged(&self, hashes: &[B256], now: Instant) {
+        let mut guard = self.lock();
+        let Inner { entries, awaited, record, .. } = &mut *guard;
+        for hash in hashes {
+            let Some(entry) = entries.get_mut(hash) else { continue };
+            entry.state = State::Acknowledged;
+            *awaited += usize::from(entry.receipts == 0);
+            if entry.phase == Phase::Measured {
+                record.counts.acknowledged += 1;
+                record.acknowledgement.saturating_record(micros(entry.start, now).max(1));
+            }
+        }
+    }
+
+    /// The node refused this transaction; its place is free. It may be sent again.
+    pub fn refused(&self, hash: &B256, code: &str, outlook: Outlook) {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        *inner.record.errors.entry(code.to_owned()).or_default() += 1;
+        let Some(entry) = inner.entries.get(hash) else { return };
+        if entry.receipts > 0 {
+            return inner.record.problem(format!("{hash} was refused ({code}) and is in block {} all the same", entry.block));
+        }
+        let (phase, held) = (entry.phase, entry.holds_room);
+        inner.entries.remove(hash);
+        inner.in_flight -= usize::from(held);
+        if phase == Phase::Measured {
+            match outlook {
+                Outlook::SentAgain => inner.record.counts.submitted -= 1,
+                Outlook::GivenUp => inner.record.counts.refused += 1,
+            }
+        }
+        drop(guard);
+        self.changed.notify_all();
+    }
+
+    /// The connection failed with these on the way.
+    pub fn unknown(&self, hashes: &[B256], code: &str) {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        *inner.record.errors.entry(code.to_owned()).or_default() += hashes.len() as u64;
+        for hash in hashes {
+            let Some(entry) = inner.entries.get_mut(hash) else { continue };
+            entry.state = State::Unknown;
+            inner.unsure += usize::from(entry.receipts == 0);
+            inner.in_flight -= usize::from(std::mem::take(&mut entry.holds_room));
+            inner.record.counts.unknown += u64::from(entry.phase == Phase::Measured);
+        }
+        drop(guard);
+        self.changed.notify_all();
+    }
+
+    /// Notes what must not happen.
+    pub fn problem(&self, text: String) {
+        self.lock().record.problem(text);
+    }
+
+    /// A block with these receipts was read at `now`.
+    pub fn saw_block(&self, number: u64, receipts: &[Sighting], now: Instant) {
+        let mut guard = self.lock();
+        let measured: u64 = receipts.iter().map(|receipt| u64::from(self.saw_receipt(&mut guard, number, receipt, now))).sum();
+        if measured > 0 {
+            guard.record.commits.push((now, measured));
+        }
+        drop(guard);
+        self.changed.notify_all();
+    }
+
+    /// True if the receipt is the first of a measured transaction.
+    fn saw_receipt(&self, inner: &mut Inner, number: u64, receipt: &Sighting, now: Instant) -> bool {
+        let Inner { entries, in_flight, awaited, unsure, record } = inner;
+        let Some(entry) = entries.get_mut(&receipt.hash) else {
+            record.counts.foreign += 1;
+            return false;
+        };
+        entry.receipts += 1;
+        if entry.receipts > 1 {
+            record.problem(format!("{} has {} receipts: in block {} and in block {number}", receipt.hash, entry.receipts, entry.block));
+            return false;
+        }
+        entry.block = number;
+        entry.contract = receipt.contract;
+        *in_flight -= usize::from(std::mem::take(&mut entry.holds_room));
+        *awaited -= usize::from(entry.state == State::Acknowledged);
+        *unsure -= usize::from(entry.state == State::Unknown);
+        let workload = usize::from(entry.workload);
+        let fault = match receipt.status {
+            0 => self.workloads.get(workload).and_then(|workload| workload.hidden_error(&receipt.output)),
+            status => Some(format!("receipt status {status}")),
+        };
+        let is_measured = entry.phase == Phase::Measured;
+        if is_measured {
+            record.counts.committed += 1;
+            *record.statuses.entry(receipt.status).or_default() += 1;
+            record.latency.saturating_record(micros(entry.start, now).max(1));
+        }
+        match (fault, entry.transfer) {
+            (Some(fault), _) => {
+                record.counts.failed += u64::from(is_measured);
+                *record.faults.entry(fault.clone()).or_default() += 1;
+                if entry.phase == Phase::Setup {
+                    record.problem(format!("set-up transaction {} in block {number}: {fault}", receipt.hash));
+                }
+            }
+            (None, Some((from, to))) => {
+                let changes = &mut record.changes[workload];
+                let amount = i64::try_from(AMOUNT).expect("a small constant");
+                changes[from as usize] -= amount;
+                changes[to as usize] += amount;
+            }
+            (None, None) => {}
+        }
+        is_measured
+    }
+
+    /// Waits until each acknowledged transaction was seen in a block. Gives up when none was for `patience`.
+    pub fn settle(&self, patience: Duration) {
+        let mut guard = self.lock();
+        loop {
+            let before = guard.awaited;
+            if before == 0 {
+                return;
+            }
+            let no_news = |inner: &mut Inner| inner.awaited >= before;
+            let (next, waited) = self.changed.wait_timeout_while(guard, patience, no_news).unwrap_or_else(PoisonError::into_inner);
+            guard = next;
+            if waited.timed_out() {
+                return;
+            }
+        }
+    }
+
+    /// Acknowledged transactions that no block has shown.
+    pub fn missing(&self) -> Vec<B256> {
+        self.hashes(|entry| entry.state == State::Acknowledged && entry.receipts == 0)
+    }
+
+    /// Acknowledged transactions that were seen, with their blocks: at most `limit`, in no order.
+    pub fn sample_of_committed(&self, limit: usize) -> Vec<(B256, u64)> {
+        let guard = self.lock();
+        let seen = guard.entries.iter().filter(|(_, entry)| entry.state == State::Acknowledged && entry.receipts > 0);
+        seen.take(limit).map(|(hash, entry)| (*hash, entry.block)).collect()
+    }
+
+    fn hashes(&self, is_wanted: impl Fn(&Entry) -> bool) -> Vec<B256> {
+        self.lock().entries.iter().filter(|(_, entry)| is_wanted(entry)).map(|(hash, _)| *hash).collect()
+    }
+
+    /// Whether transactions whose connection failed may still reach a block.
+    pub fn has_unsure(&self) -> bool {
+        self.lock().unsure > 0
+    }
+
+    /// The contract that a seen creation made.
+    pub fn created(&self, hash: &B256) -> Option<Address> {
+        self.lock().entries.get(hash).filter(|entry| entry.receipts > 0).map(|entry| entry.contract)
+    }
+
+    /// Reads the record.
+    pub fn with_record<T>(&self, read: impl FnOnce(&Record) -> T) -> T {
+        read(&self.lock().record)
+    }
+}
+
+/// Whether sent transactions hold places of the closed loop's window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HasRoom {
+    /// Closed loop.
+    Yes,
+    /// Open loop.
+    No,
+}
+
+/// What becomes of a refused transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outlook {
+    /// It will be sent once more.
+    SentAgain,
+    /// It will not.
+    GivenUp,
+}
+
+#[cfg(test)]
+#[path = "tracker/tests.rs"]
+mod tests;

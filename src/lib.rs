@@ -1,1 +1,19 @@
+//! The program: command line, configuration and assembly of the node.
+//!
+//! - [`cli`]: the commands, their help, exit codes.
+//! - [`config`]: typed configuration from the files of 2.x, checked in one place.
+//! - [`keys`], [`certificates`], [`chain_build`]: identities and the directories of a chain.
+//! - [`node`]: puts ledgers, pipeline and gateways together and takes them down in order.
+//! - [`logging`], [`version`]: what operators see.
+//!
+//! Invariant: every fault an operator can cause or mend ends here as a [`millrace_base::fault::Fault`]: a message, what to do, and an
+//! exit code of its own.
 
+pub mod certificates;
+pub mod chain_build;
+pub mod cli;
+pub mod config;
+pub mod keys;
+pub mod logging;
+pub mod node;
+pub mod version;

@@ -8,12 +8,11 @@ mod metrics;
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_backends::rocksdb::{RocksDb, SharedResources};
+use millrace_backends::rocksdb::{Budget, RocksStorage, SharedResources};
 use millrace_base::clock::SystemClock;
 use millrace_base::fault::{Fault, FaultKind};
 use millrace_core::{Storage, StorageError};
@@ -21,7 +20,8 @@ use millrace_ledger::view::NodeView;
 use millrace_ledger::{Genesis, Ledger, LedgerConfig, OpenError, Registry, VoteLog};
 use millrace_pipeline::messages::ToOrder;
 use millrace_pipeline::runtime::{AffinityPolicy, Pipeline, PipelineConfig, StageFault};
-use millrace_pipeline::topology::{self, Inlets, Parts, Workers};
+pub use millrace_pipeline::topology::Workers;
+use millrace_pipeline::topology::{self, Inlets, Parts};
 use millrace_rpc::{HttpConfig, HttpServer, OperatorServer};
 
 use crate::config::{GroupConfig, NodeConfig};
@@ -30,8 +30,8 @@ use handle::NodeHandle;
 /// Raw transactions of one group that may wait for verification, bytes.
 const INGRESS_BYTES: usize = 64 << 20;
 
-/// Share of the cache budget that keeps decoded state; the rest is the database's block cache.
-const STATE_SHARE: f64 = 0.5;
+/// Block cache of commands that read a database.
+const READ_ONLY_CACHE_BYTES: usize = 64 << 20;
 
 /// A running node.
 pub struct Node {
@@ -134,7 +134,7 @@ fn lock_data_directory(directory: &Path) -> Result<File, Fault> {
     };
     fs::create_dir_all(directory).map_err(fault)?;
     let file = File::create(directory.join(".lock")).map_err(fault)?;
-    match rustix_flock(&file) {
+    match file.try_lock() {
         Ok(()) => Ok(file),
         Err(_) => Err(Fault::new(
             FaultKind::Storage,
@@ -155,8 +155,10 @@ fn bug(what: &str) -> Fault {
 
 fn open_groups(config: &NodeConfig) -> Result<Registry, Fault> {
     let registry = Registry::default();
-    let state_bytes = (config.cache_bytes as f64 * STATE_SHARE) as u64;
-    let shared = SharedResources::new(usize::try_from(config.cache_bytes - state_bytes).unwrap_or(usize::MAX));
+    // Half of the budget keeps decoded state, half is the database's own block cache.
+    let state_bytes = config.cache_bytes / 2;
+    let cache_bytes = usize::try_from(config.cache_bytes - state_bytes).unwrap_or(usize::MAX);
+    let shared = SharedResources::new(Budget { cache_bytes, ..Budget::default() });
     let per_group = state_bytes / config.groups.len().max(1) as u64;
     for group in &config.groups {
         registry.insert(Arc::new(open_group(config, group, &shared, per_group)?));
@@ -167,7 +169,7 @@ fn open_groups(config: &NodeConfig) -> Result<Registry, Fault> {
 fn open_group(config: &NodeConfig, group: &GroupConfig, shared: &SharedResources, cache_bytes: u64) -> Result<Ledger, Fault> {
     let path = &group.data_path;
     let genesis = &group.genesis;
-    let database = RocksDb::open(path, shared).map_err(|error| storage_fault(path, &error))?;
+    let database = RocksStorage::open(path, shared).map_err(|error| storage_fault(path, &error))?;
     let storage: Arc<dyn Storage> = Arc::new(database);
     let ledger = LedgerConfig {
         chain_id: config.chain_id,
@@ -209,8 +211,18 @@ fn open_fault(path: &Path, error: OpenError) -> Fault {
     }
 }
 
+/// Opens a group's database for reading, beside a running node if there is one.
+///
+/// # Errors
+/// What the engine says, with what to do about it.
+pub fn open_read_only(path: &Path) -> Result<Arc<dyn Storage>, Fault> {
+    let shared = SharedResources::new(Budget { cache_bytes: READ_ONLY_CACHE_BYTES, ..Budget::default() });
+    let storage = RocksStorage::open_read_only(path, &shared).map_err(|error| storage_fault(path, &error))?;
+    Ok(Arc::new(storage))
+}
+
 /// What an operator can do about a storage error.
-pub fn storage_fault(path: &Path, error: &StorageError) -> Fault {
+fn storage_fault(path: &Path, error: &StorageError) -> Fault {
     let (kind, remedy) = match error {
         StorageError::Full { .. } => (FaultKind::Disk, "free space on the device, then start again; nothing committed is lost"),
         StorageError::Locked { .. } => (FaultKind::Storage, "stop the other process that uses this database"),

@@ -68,7 +68,7 @@ impl VoteLog {
         let mut numbers: Vec<u64> = Vec::new();
         for entry in fs::read_dir(directory)? {
             let name = entry?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(".votes")).and_then(|stem| stem.parse().ok());
+            let number = name.to_str().and_then(|name| name.strip_suffix(".votes")).and_then(|stem| stem.parse::<u64>().ok());
             numbers.extend(number);
         }
         numbers.sort_unstable();

@@ -1,0 +1,9 @@
+#!/bin/bash
+# Starts every node of this machine.
+directory=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+failed=0
+for script in "$directory"/node*/start.sh; do
+    echo "try to start $(basename "$(dirname "$script")")"
+    bash "$script" || failed=1
+done
+exit $failed

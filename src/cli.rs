@@ -1,0 +1,128 @@
+//! The command line: what can be asked of the program, and how each command ends.
+//!
+//! Exit codes: 0 done; 2 the command line is wrong; 64 to 68 by [`FaultKind`]; 1 a check found damage. Results go to standard output,
+//! everything else to standard error.
+
+mod chain;
+mod database;
+mod devnet;
+mod run;
+mod topology;
+mod transaction;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use millrace_base::fault::{Fault, FaultKind};
+
+use crate::version::version_text;
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 done; 1 a check found damage; 2 wrong command line; 64 the operation failed; 65 configuration, key or
+certificate; 66 network; 67 database; 68 disk.";
+
+/// A multi-group consortium blockchain node that takes the place of FISCO BCOS 2.x nodes.
+#[derive(Parser, Debug)]
+#[command(name = "millrace", disable_version_flag = true, arg_required_else_help = true, after_help = EXIT_CODES, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    /// Print versions, in the form that 2.x scripts look for.
+    #[arg(short = 'v', long)]
+    version: bool,
+    /// Run a node, as 2.x nodes are started: the same as `millrace run -c FILE`.
+    #[arg(short = 'c', long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the node that a config.ini describes, until SIGINT or SIGTERM.
+    Run(run::RunArguments),
+    /// Start a network on this machine: built when the directory is new, started again when it exists.
+    Devnet(devnet::DevnetArguments),
+    /// Build the directories of a chain.
+    #[command(subcommand)]
+    Chain(chain::ChainCommand),
+    /// Print the stages and queues of a node, as they are wired.
+    Topology(topology::TopologyArguments),
+    /// Look into the databases of a node that does not run.
+    #[command(subcommand)]
+    Db(database::DatabaseCommand),
+    /// Send transactions to a running node.
+    #[command(subcommand)]
+    Tx(transaction::TransactionCommand),
+    /// Print versions, in the form that 2.x scripts look for.
+    Version,
+}
+
+/// Parses the command line, runs the command, reports its fault.
+pub fn main() -> ExitCode {
+    match dispatch(Arguments::parse()) {
+        Ok(code) => code,
+        Err(fault) => {
+            report(&fault);
+            ExitCode::from(fault.kind.exit_code())
+        }
+    }
+}
+
+/// Shows a fault to the operator: standard error for people, the log for those who look later.
+fn report(fault: &Fault) {
+    tracing::error!("{fault}");
+    eprintln!("error: {fault}");
+}
+
+fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
+    match arguments {
+        Arguments { version: true, .. } | Arguments { command: Some(Command::Version), .. } => print(&version_text()),
+        Arguments { command: Some(command), .. } => execute(command),
+        Arguments { config: Some(config), .. } => run::run(run::RunArguments { config }),
+        _ => print(&Arguments::command().render_help().to_string()),
+    }
+}
+
+fn execute(command: Command) -> Result<ExitCode, Fault> {
+    match command {
+        Command::Run(arguments) => run::run(arguments),
+        Command::Devnet(arguments) => devnet::devnet(arguments),
+        Command::Chain(chain::ChainCommand::Build(arguments)) => chain::build(arguments),
+        Command::Topology(arguments) => topology::topology(arguments),
+        Command::Db(command) => database::database(command),
+        Command::Tx(transaction::TransactionCommand::Send(arguments)) => transaction::send(arguments),
+        Command::Version => print(&version_text()),
+    }
+}
+
+/// Writes a result to standard output and flushes it, so that a reader behind a pipe has it at once.
+fn print(text: &str) -> Result<ExitCode, Fault> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match written {
+        // A reader that went away has what it wanted.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Fault::new(FaultKind::Operation, format!("cannot write to standard output: {error}"), "check where the output goes"))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn nodes_start_the_way_2x_scripts_start_them() {
+        let arguments = Arguments::try_parse_from(["millrace", "-c", "config.ini"]).unwrap();
+        assert_eq!(arguments.config, Some(PathBuf::from("config.ini")));
+        assert!(Arguments::try_parse_from(["millrace", "-v"]).unwrap().version);
+        assert!(Arguments::try_parse_from(["millrace", "run", "-c", "config.ini"]).unwrap().command.is_some());
+    }
+}

@@ -1,0 +1,249 @@
+//! The keys of `config.ini`, `group.N.genesis` and `group.N.ini` (`spec/client-protocol.md` 7.2 to 7.4) and our own additions in
+//! `[millrace]` and `[evm]`. Ranges are those of 2.x where it has one; see [`super::schema`] for how they are applied.
+
+use super::schema::{Effect, Form, Key, Section};
+
+const NO_PEERS: &str = "this version runs nodes without peers";
+const NO_CHANNEL: &str = "this version serves no channel port";
+const ENGINE: &str = "the storage engine decides by itself";
+const LOGS: &str = "log lines have one fixed layout and are always flushed";
+const ADAPTS: &str = "Millrace sizes its threads by cores";
+
+const fn used(name: &'static str, form: Form) -> Key {
+    Key { name, form, effect: Effect::Used }
+}
+
+const fn idle(name: &'static str, form: Form, why: &'static str) -> Key {
+    Key { name, form, effect: Effect::None(why) }
+}
+
+const fn number(min: u64, max: u64, unit: &'static str) -> Form {
+    Form::Number { min, max, unit }
+}
+
+const fn section(name: &'static str, keys: &'static [Key]) -> Section {
+    Section { name, old_name: None, keys }
+}
+
+const PORT: Form = number(1, 65_535, "port");
+const THREADS: Form = number(1, 1_024, "threads");
+const RATE: Form = number(1, 1_000_000_000, "a second");
+const MEBIBYTES: Form = number(1, 1 << 20, "MB");
+const LACKING_FLAG: Form = Form::Choice { supported: &["false", "0"], lacking: &["true", "1"] };
+
+/// Largest value a 2.x node can hold in its signed 64-bit settings.
+const MAX_SETTING: u64 = i64::MAX as u64;
+
+/// `config.ini`.
+pub const NODE: &[Section] = &[
+    section(
+        "rpc",
+        &[
+            used("listen_ip", Form::Ip),
+            used("channel_listen_ip", Form::Ip),
+            used("channel_listen_port", PORT),
+            used("jsonrpc_listen_ip", Form::Ip),
+            used("jsonrpc_listen_port", PORT),
+            idle("channel_thread_count", THREADS, NO_CHANNEL),
+            used("jsonrpc_thread_count", THREADS),
+            used("act_as_group_member", Form::Flag),
+            used("disable_dynamic_group", Form::Flag),
+        ],
+    ),
+    section(
+        "p2p",
+        &[
+            used("listen_ip", Form::Ip),
+            used("listen_port", PORT),
+            used("node.N", Form::HostPort),
+            idle("enable_compress", Form::Flag, NO_PEERS),
+            idle("connection_warning", Form::Flag, NO_PEERS),
+            idle("peers_param_limit", number(1, 1_000, "peers"), NO_PEERS),
+            idle("max_nodes_limit", number(1, 10_000, "peers"), NO_PEERS),
+        ],
+    ),
+    Section { name: "certificate_blacklist", old_name: Some("crl"), keys: &[idle("crl.N", Form::NodeId, NO_PEERS)] },
+    Section { name: "certificate_whitelist", old_name: Some("cal"), keys: &[idle("cal.N", Form::NodeId, NO_PEERS)] },
+    section("group", &[used("group_data_path", Form::Text), used("group_config_path", Form::Text)]),
+    Section {
+        name: "network_security",
+        old_name: Some("secure"),
+        keys: &[
+            used("data_path", Form::Text),
+            used("key", Form::Text),
+            used("cert", Form::Text),
+            used("ca_cert", Form::Text),
+            idle("ca_path", Form::Text, NO_PEERS),
+            idle("check_cert_issuer", Form::Flag, NO_CHANNEL),
+            idle("crypto_provider", Form::Choice { supported: &["ssm"], lacking: &["hsm"] }, "only keys in files are supported"),
+            idle("key_id", Form::Text, "only keys in files are supported"),
+            idle("enckey_id", Form::Text, "only keys in files are supported"),
+            idle("en_key", Form::Text, "only the standard cryptography is supported"),
+            idle("en_cert", Form::Text, "only the standard cryptography is supported"),
+        ],
+    },
+    Section {
+        name: "storage_security",
+        old_name: Some("data_secure"),
+        keys: &[
+            used("enable", LACKING_FLAG),
+            idle("key_manager_ip", Form::Text, "disk encryption is off"),
+            idle("key_manager_port", PORT, "disk encryption is off"),
+            idle("cipher_data_key", Form::Text, "disk encryption is off"),
+        ],
+    },
+    section(
+        "chain",
+        &[
+            used("id", number(0, MAX_SETTING, "chain id")),
+            used("sm_crypto", LACKING_FLAG),
+            used("sm_crypto_channel", LACKING_FLAG),
+            idle("rsa_crypto_channel", Form::Flag, NO_CHANNEL),
+        ],
+    ),
+    section("compatibility", &[used("supported_version", Form::Text)]),
+    section(
+        "log",
+        &[
+            used("enable", Form::Flag),
+            used("log_path", Form::Text),
+            used("level", Form::Choice { supported: &["trace", "debug", "info", "warning", "error", "fatal"], lacking: &[] }),
+            used("max_log_file_size", number(1, 1 << 20, "MB")),
+            used("enable_console_output", Form::Flag),
+            idle("enable_statistic", Form::Flag, "figures are served at /metrics of the operator port"),
+            idle("stat_flush_interval", number(1, 86_400, "seconds"), "figures are served at /metrics of the operator port"),
+            idle("flush", Form::Flag, LOGS),
+            idle("format", Form::Text, LOGS),
+            idle("log_name_pattern", Form::Text, LOGS),
+            idle("rotate_name_pattern", Form::Text, LOGS),
+            idle("enable_rotate_by_hour", Form::Flag, "log files change every hour and when they are full"),
+            idle("archive_path", Form::Text, "log files are kept where they are"),
+            idle("compress_archive_file", Form::Flag, "log files are kept where they are"),
+            idle("max_archive_size", MEBIBYTES, "log files are kept where they are"),
+            idle("max_archive_files", number(0, 1 << 20, "files"), "log files are kept where they are"),
+            idle("min_free_space", number(0, 1 << 40, "bytes"), "log files are kept where they are"),
+        ],
+    ),
+    section(
+        "flow_control",
+        &[
+            used("limit_req", RATE),
+            idle("outgoing_bandwidth_limit", Form::Fraction { min_thousandths: 1, max_thousandths: 1 << 40 }, NO_PEERS),
+        ],
+    ),
+    section(
+        "millrace",
+        &[
+            used("operator_listen_ip", Form::Ip),
+            used("operator_listen_port", PORT),
+            used("durability", Form::Choice { supported: &["power", "process"], lacking: &[] }),
+            used("verify_threads", THREADS),
+            used("execute_threads", THREADS),
+            used("cache_mb", number(8, 1 << 20, "MB")),
+            used("log_format", Form::Choice { supported: &["text", "json"], lacking: &[] }),
+            used("pin_cores", Form::Flag),
+            used("allow_readable_keys", Form::Flag),
+        ],
+    ),
+];
+
+/// `group.N.genesis`.
+pub const GENESIS: &[Section] = &[
+    section(
+        "consensus",
+        &[
+            used("consensus_type", Form::Choice { supported: &["pbft"], lacking: &["raft", "rpbft"] }),
+            used("max_trans_num", number(1, MAX_SETTING, "transactions a block")),
+            used("consensus_timeout", number(3, 4_294_966, "seconds")),
+            used("node.N", Form::NodeId),
+            idle("epoch_sealer_num", number(1, MAX_SETTING, "sealers"), "it belongs to rpbft"),
+            idle("epoch_block_num", number(1, MAX_SETTING, "blocks"), "it belongs to rpbft"),
+            idle("min_elect_time", number(1, 1 << 32, "ms"), "it belongs to raft"),
+            idle("max_elect_time", number(1, 1 << 32, "ms"), "it belongs to raft"),
+        ],
+    ),
+    section("state", &[used("type", Form::Choice { supported: &["storage"], lacking: &["mpt"] })]),
+    section("tx", &[used("gas_limit", number(100_000, MAX_SETTING, "gas"))]),
+    section("group", &[used("id", number(1, 32_767, "group id")), used("timestamp", number(0, MAX_SETTING, "ms since 1970"))]),
+    section("evm", &[used("enable_free_storage", Form::Flag), used("rules", Form::Text)]),
+    section(
+        "event_filter",
+        &[
+            idle("max_block_range", number(0, MAX_SETTING, "blocks"), NO_CHANNEL),
+            idle("max_block_per_process", number(1, 1_000, "blocks"), NO_CHANNEL),
+        ],
+    ),
+];
+
+/// `group.N.ini`.
+pub const GROUP: &[Section] = &[
+    section(
+        "consensus",
+        &[
+            used("min_block_generation_time", number(0, 4_294_966_000, "ms")),
+            used("enable_dynamic_block_size", Form::Flag),
+            used("block_size_increase_ratio", Form::Fraction { min_thousandths: 1, max_thousandths: 10_000 }),
+            idle("ttl", number(0, 5, "hops"), NO_PEERS),
+            idle("enable_ttl_optimization", Form::Flag, NO_PEERS),
+            idle("enable_prepare_with_txsHash", Form::Flag, "proposals always carry hashes only"),
+            idle("broadcast_prepare_by_tree", Form::Flag, NO_PEERS),
+            idle("prepare_status_broadcast_percent", number(25, 100, "percent"), NO_PEERS),
+            idle("max_request_missedTxs_waitTime", number(5, 1_000, "ms"), NO_PEERS),
+            idle("max_request_prepare_waitTime", number(10, 1_000, "ms"), NO_PEERS),
+        ],
+    ),
+    section(
+        "storage",
+        &[
+            used("type", Form::Choice { supported: &["rocksdb"], lacking: &["mysql", "external", "scalable"] }),
+            idle("topic", Form::Text, "it belongs to external storage"),
+            idle("max_retry", number(0, 1 << 32, "tries"), "it belongs to external storage"),
+            idle("max_capacity", MEBIBYTES, "all groups share millrace.cache_mb of config.ini"),
+            idle("cached_storage", Form::Flag, ENGINE),
+            idle("binary_log", Form::Flag, ENGINE),
+            idle("scroll_threshold_multiple", number(1, 1 << 32, "blocks"), "it belongs to scalable storage"),
+            idle("max_forward_block", number(1, 1 << 32, "blocks"), ENGINE),
+            idle("db_type", Form::Text, "it belongs to mysql storage"),
+            idle("db_ip", Form::Text, "it belongs to mysql storage"),
+            idle("db_port", PORT, "it belongs to mysql storage"),
+            idle("db_username", Form::Text, "it belongs to mysql storage"),
+            idle("db_passwd", Form::Text, "it belongs to mysql storage"),
+            idle("db_name", Form::Text, "it belongs to mysql storage"),
+            idle("db_charset", Form::Text, "it belongs to mysql storage"),
+            idle("init_connections", number(1, 10_000, "connections"), "it belongs to mysql storage"),
+            idle("max_connections", number(1, 10_000, "connections"), "it belongs to mysql storage"),
+        ],
+    ),
+    section(
+        "tx_pool",
+        &[
+            used("limit", number(1, 10_000_000, "transactions")),
+            used("memory_limit", MEBIBYTES),
+            used("txs_expiration_time", number(1, 31_536_000, "seconds")),
+            idle("notify_worker_num", THREADS, ADAPTS),
+        ],
+    ),
+    section(
+        "sync",
+        &[
+            idle("idle_wait_ms", number(1, 60_000, "ms"), NO_PEERS),
+            idle("send_txs_by_tree", Form::Flag, NO_PEERS),
+            idle("sync_block_by_tree", Form::Flag, NO_PEERS),
+            idle("gossip_interval_ms", number(1_000, 3_000, "ms"), NO_PEERS),
+            idle("gossip_peers_number", number(1, 10_000, "peers"), NO_PEERS),
+            idle("max_block_sync_memory_size", number(32, 1 << 20, "MB"), NO_PEERS),
+            idle("txs_max_gossip_peers_num", number(1, 10_000, "peers"), NO_PEERS),
+            idle("allow_free_node", Form::Flag, NO_PEERS),
+            idle("print_info_interval", number(1, 86_400, "seconds"), NO_PEERS),
+        ],
+    ),
+    section(
+        "flow_control",
+        &[
+            used("limit_req", RATE),
+            idle("outgoing_bandwidth_limit", Form::Fraction { min_thousandths: 1, max_thousandths: 1 << 40 }, NO_PEERS),
+        ],
+    ),
+    section("sdk_allowlist", &[idle("public_key.N", Form::NodeId, NO_CHANNEL)]),
+    section("tx_execute", &[idle("enable_parallel", Form::Flag, "the scheduler decides block by block; results are the same")]),
+];

@@ -1,0 +1,349 @@
+use std::fs;
+use std::path::Path;
+
+use millrace_base::fault::FaultKind;
+use millrace_base::{GroupId, KeyPair};
+use millrace_vm::{EvmRules, Fork};
+
+use super::ini::IniFile;
+use super::*;
+use crate::certificates::{Algorithm, Authority, Leaf, Validity};
+
+/// A 2.x node directory with one group; its files can be replaced before it is loaded.
+struct Directory {
+    scratch: tempfile::TempDir,
+    key: KeyPair,
+}
+
+const CONFIG: &str = "[rpc]
+    channel_listen_ip=0.0.0.0
+    channel_listen_port=20201
+    jsonrpc_listen_ip=127.0.0.1
+    jsonrpc_listen_port=8546
+    disable_dynamic_group=false
+[p2p]
+    listen_ip=0.0.0.0
+    listen_port=30301
+    ; nodes to connect
+    node.0=127.0.0.1:30300
+    node.1=127.0.0.1:30301
+[certificate_blacklist]
+    ; crl.0 should be nodeid, nodeid's length is 128
+    ;crl.0=
+[certificate_whitelist]
+[group]
+    group_data_path=data/
+    group_config_path=conf/
+[network_security]
+    data_path=conf/
+    key=node.key
+    cert=node.crt
+    ca_cert=ca.crt
+[storage_security]
+    enable=false
+    key_manager_ip=
+    key_manager_port=
+    cipher_data_key=
+[chain]
+    id=7
+    sm_crypto=false
+    sm_crypto_channel=false
+    rsa_crypto_channel=true
+[compatibility]
+    supported_version=2.9.1
+[log]
+    enable=true
+    log_path=./log
+    level=warning
+    max_log_file_size=200
+    flush=true
+[flow_control]
+    ;limit_req=1000
+";
+
+const GROUP: &str = "[consensus]
+    ttl=2
+    min_block_generation_time=500
+    enable_dynamic_block_size=true
+    block_size_increase_ratio=0.25
+    enable_ttl_optimization=true
+[storage]
+    type=rocksdb
+    max_capacity=32
+[tx_pool]
+    limit=150000
+    memory_limit=512
+    notify_worker_num=2
+    txs_expiration_time=600
+[sync]
+    idle_wait_ms=200
+[flow_control]
+    ;limit_req=1000
+[sdk_allowlist]
+    ;public_key.0=
+[tx_execute]
+    enable_parallel=true
+";
+
+impl Directory {
+    fn new() -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let key = KeyPair::generate();
+        let directory = Self { scratch, key };
+        fs::create_dir(directory.path("conf")).unwrap();
+        keys::write_secret(&directory.path("conf/node.key"), &keys::key_to_pem(&directory.key)).unwrap();
+        directory.write("conf/node.nodeid", &directory.key.node_id().to_string());
+        let authority = Authority::root("agency7", Algorithm::P256, Validity::days(100)).unwrap();
+        let certificate = authority.issue("node3", &Leaf::Peer(directory.key.node_id())).unwrap().certificate;
+        directory.write("conf/node.crt", &certificate);
+        directory.write("config.ini", CONFIG);
+        directory.write("conf/group.1.genesis", &directory.genesis());
+        directory.write("conf/group.1.ini", GROUP);
+        directory
+    }
+
+    fn genesis(&self) -> String {
+        format!(
+            "[consensus]\nconsensus_type=pbft\nmax_trans_num=1000\nconsensus_timeout=3\nnode.0={}\n[state]\ntype=storage\n[tx]\ngas_limit=300000000\n[group]\nid=1\ntimestamp=1609459200000\n[evm]\nenable_free_storage=false\n",
+            self.key.node_id()
+        )
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn load(&self) -> Result<NodeConfig, Fault> {
+        NodeConfig::load(&self.path("config.ini"))
+    }
+
+    /// Loads with a replacement in one file, then puts the file back.
+    fn load_with(&self, name: &str, from: &str, to: &str) -> Result<NodeConfig, Fault> {
+        let text = fs::read_to_string(self.path(name)).unwrap();
+        assert!(text.contains(from), "{name} holds {from}");
+        self.write(name, &text.replacen(from, to, 1));
+        let result = self.load();
+        self.write(name, &text);
+        result
+    }
+}
+
+#[test]
+fn directory_of_2x_is_read_with_its_keys() {
+    let directory = Directory::new();
+    let config = directory.load().unwrap();
+    assert_eq!(config.chain_id, 7);
+    assert_eq!(config.supported_version, "2.9.1");
+    assert_eq!(config.rpc.listen, "127.0.0.1:8546".parse().unwrap());
+    assert_eq!(config.channel_listen, "0.0.0.0:20201".parse().unwrap());
+    assert_eq!(config.p2p.listen.port(), 30301);
+    assert_eq!(config.p2p.peers, ["127.0.0.1:30300", "127.0.0.1:30301"]);
+    assert_eq!((config.agency.as_str(), config.name.as_str()), ("agency7", "node3"));
+    assert_eq!(config.durability, Durability::Power);
+    assert_eq!(config.operator_listen, None);
+    assert_eq!(config.log.level, tracing::Level::WARN);
+    assert_eq!(config.log.directory, Some(directory.path("./log")));
+    let [group] = &config.groups[..] else { panic!("one group") };
+    assert_eq!(group.genesis.sealers, [directory.key.node_id()]);
+    assert_eq!(group.genesis.rules, EvmRules::Fisco2 { free_storage: false });
+    assert_eq!(group.data_path, directory.path("data/group1/block"));
+    assert_eq!(group.dynamic_block_size, Some(DynamicBlockSize { increase_thousandths: 250 }));
+    assert_eq!(group.pool, PoolConfig { max_transactions: 150_000, max_bytes: 512 << 20, expiration_ms: 600_000 });
+    config.refuse_groups_that_need_peers().unwrap();
+}
+
+#[test]
+fn each_key_without_effect_gets_one_note() {
+    let notes = Directory::new().load().unwrap().notes;
+    for name in [
+        "chain.rsa_crypto_channel",
+        "log.flush",
+        "consensus.ttl",
+        "storage.max_capacity",
+        "sync.idle_wait_ms",
+        "tx_execute.enable_parallel",
+    ] {
+        assert_eq!(notes.iter().filter(|note| note.contains(&format!("{name} has no effect"))).count(), 1, "{name} in {notes:?}");
+    }
+    assert!(!notes.iter().any(|note| note.contains("jsonrpc_listen_port")));
+}
+
+#[test]
+fn wrong_keys_and_values_are_refused_with_place_and_remedy() {
+    let directory = Directory::new();
+    let config = "config.ini";
+    let (genesis, group) = ("conf/group.1.genesis", "conf/group.1.ini");
+    // File, what stands there, what is put there, and texts that the message must hold.
+    let cases: &[(&str, &str, &str, &[&str])] = &[
+        (
+            config,
+            "jsonrpc_listen_port",
+            "jsonrpc_listenport",
+            &["config.ini:5:", "unknown key \"jsonrpc_listenport\"", "did you mean \"jsonrpc_listen_port\""],
+        ),
+        (config, "[storage_security]", "[storage_securty]", &["unknown section [storage_securty]", "did you mean [storage_security]"]),
+        (config, "listen_port=30301", "supported_version=2.9.1", &["it belongs to section [compatibility]"]),
+        (config, "id=7", "zebra=7", &["unknown key \"zebra\"", "known keys: id"]),
+        (config, "=8546", "=0", &["rpc.jsonrpc_listen_port=0 is not allowed", "1 to 65535"]),
+        (config, "=8546", "=70000", &["1 to 65535"]),
+        (config, "=8546", "=-1", &["1 to 65535"]),
+        (config, "127.0.0.1\n", "localhost\n", &["IPv4 or IPv6"]),
+        (config, "node.0=127.0.0.1:30300", "node.0=127.0.0.1", &["host:port"]),
+        (config, "node.0=", "node.x=", &["unknown key \"node.x\"", "did you mean \"node.N\""]),
+        (config, "node.0=", "node.1=", &["stands in line 11 already"]),
+        (config, "sm_crypto=false", "sm_crypto=true", &["chain.sm_crypto=true is not supported", "supported: false"]),
+        (config, "enable=false", "enable=true", &["storage_security.enable=true is not supported"]),
+        (
+            config,
+            "supported_version=2.9.1",
+            "supported_version=2.0.0-rc3",
+            &["supported_version=2.0.0-rc3 is not supported", "2.9.0 to 2.11"],
+        ),
+        (config, "supported_version=2.9.1", "supported_version=3.0.0", &["3.0.0 is not supported"]),
+        (config, "supported_version=2.9.1", "", &["supported_version is missing"]),
+        (config, "level=warning", "level=loud", &["one of: trace, debug"]),
+        (config, "enable=true", "enable=yes", &["true or false"]),
+        (config, "[rpc]", "[rpc", &["config.ini:1:", "ends with ]"]),
+        (config, "[group]", "[rpc]", &["section [rpc] stands in line 1 already"]),
+        (config, "    id=7", "    id 7", &["neither [section] nor key=value"]),
+        (config, "[rpc]\n", "", &["stands before the first [section]"]),
+        (config, "key=node.key", "key=other.key", &["cannot read the key", "other.key"]),
+        (config, "cert=node.crt", "cert=other.crt", &["the certificate", "other.crt"]),
+        (config, "group_config_path=conf/", "group_config_path=none/", &["cannot list", "group.group_config_path"]),
+        (genesis, "consensus_type=pbft", "consensus_type=raft", &["consensus.consensus_type=raft is not supported", "supported: pbft"]),
+        (genesis, "consensus_type=pbft", "consensus_type=pbtf", &["one of: pbft"]),
+        (genesis, "type=storage", "type=mpt", &["state.type=mpt is not supported", "supported: storage"]),
+        (genesis, "consensus_timeout=3", "consensus_timeout=2", &["3 to 4294966 (seconds)"]),
+        (genesis, "gas_limit=300000000", "gas_limit=99999", &["100000 to"]),
+        (genesis, "max_trans_num=1000", "max_trans_num=0", &["a number from 1"]),
+        (genesis, "node.0=", "node.0=zz", &["128 hexadecimal digits"]),
+        (genesis, "node.0=", ";node.0=", &["the group has no sealer"]),
+        (genesis, "id=1\n", "id=2\n", &["must name the same group"]),
+        (genesis, "id=1\n", "", &["group.id is missing"]),
+        (genesis, "timestamp=1609459200000", "", &["group.timestamp is missing"]),
+        (genesis, "enable_free_storage=false", "rules=byzantium", &["unknown rules \"byzantium\"", "expected fisco2"]),
+        (genesis, "enable_free_storage=false", "rules=cancun\nenable_free_storage=true", &["does not go with evm.rules=cancun"]),
+        (group, "type=rocksdb", "type=mysql", &["storage.type=mysql is not supported", "supported: rocksdb"]),
+        (group, "type=rocksdb", "type=scalable", &["storage.type=scalable is not supported"]),
+        (group, "ttl=2", "ttl=6", &["0 to 5 (hops)"]),
+        (group, "ratio=0.25", "ratio=0", &["a fraction from 0.001 to 10.000"]),
+        (group, "ratio=0.25", "ratio=1e3", &["a fraction from"]),
+        (group, "txs_expiration_time=600", "txs_expiration_time=2", &["shorter than the group's consensus_timeout", "at least 3 seconds"]),
+        (group, "min_block_generation_time=500", "min_block_generation_time=3001", &["from 0 to 3000 (ms)"]),
+        (group, "memory_limit=512", "memory_limit=99999999999999999999", &["1 to 1048576 (MB)"]),
+    ];
+    for (file, from, to, texts) in cases {
+        let fault = directory.load_with(file, from, to).expect_err(to);
+        assert_eq!(fault.kind, FaultKind::Config, "{fault}");
+        let message = fault.to_string();
+        for text in *texts {
+            assert!(message.contains(text), "{from:?} -> {to:?}: \"{text}\" in {message}");
+        }
+    }
+    directory.load().unwrap();
+}
+
+#[test]
+fn files_that_are_missing_or_damaged_are_named() {
+    let directory = Directory::new();
+    fs::remove_file(directory.path("conf/group.1.ini")).unwrap();
+    assert!(directory.load().unwrap_err().to_string().contains("group.1.ini"));
+    directory.write("conf/group.1.ini", GROUP);
+    fs::write(directory.path("config.ini"), b"[rpc]\n\xff\xfe").unwrap();
+    assert!(directory.load().unwrap_err().to_string().contains("config.ini:2: not UTF-8"));
+    directory.write("config.ini", &" ".repeat(2 << 20));
+    assert!(directory.load().unwrap_err().to_string().contains("at most"));
+    directory.write("config.ini", CONFIG);
+    directory.write("conf/node.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    assert!(directory.load().unwrap_err().to_string().contains("is not an X.509 certificate"));
+    fs::remove_file(directory.path("conf/group.1.genesis")).unwrap();
+    assert!(
+        NodeConfig::load(Path::new("/nonexistent/config.ini")).unwrap_err().to_string().contains("cannot read /nonexistent/config.ini")
+    );
+}
+
+#[test]
+fn own_settings_are_read() {
+    let directory = Directory::new();
+    let own = "[millrace]\noperator_listen_ip=127.0.0.2\noperator_listen_port=9545\ndurability=process\nverify_threads=3\nexecute_threads=5\ncache_mb=64\nlog_format=json\npin_cores=true\n[rpc]";
+    let config = directory.load_with("config.ini", "[rpc]", own).unwrap();
+    assert_eq!(config.operator_listen, Some("127.0.0.2:9545".parse().unwrap()));
+    assert_eq!(config.durability, Durability::Process);
+    assert_eq!((config.verify_threads, config.execute_threads, config.cache_bytes), (3, 5, 64 << 20));
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert!(config.pin_cores);
+    let bad = directory.load_with("config.ini", "[rpc]", "[millrace]\ndurability=none\n[rpc]").unwrap_err();
+    assert!(bad.to_string().contains("one of: power, process"));
+}
+
+#[test]
+fn old_section_names_are_understood() {
+    let directory = Directory::new();
+    let config = directory.load_with("config.ini", "[network_security]", "[secure]").unwrap();
+    assert_eq!(config.name, "node3");
+    assert!(directory.load_with("config.ini", "[storage_security]\n    enable=false", "[data_secure]\n    enable=true").is_err());
+}
+
+#[test]
+fn groups_with_other_sealers_are_refused_by_a_node_without_peers() {
+    let directory = Directory::new();
+    let other = KeyPair::generate().node_id();
+    let two = directory.load_with("conf/group.1.genesis", "node.0=", &format!("node.1={other}\nnode.0=")).unwrap();
+    let mut sorted = [other, directory.key.node_id()];
+    sorted.sort_unstable();
+    assert_eq!(two.groups[0].genesis.sealers, sorted);
+    assert!(two.refuse_groups_that_need_peers().unwrap_err().to_string().contains("group 1 has 2 sealers"));
+    let own = directory.key.node_id().to_string();
+    let foreign = directory.load_with("conf/group.1.genesis", &own, &other.to_string()).unwrap();
+    assert!(foreign.refuse_groups_that_need_peers().unwrap_err().to_string().contains("is not a sealer of group 1"));
+    let twice = directory.load_with("conf/group.1.genesis", "node.0=", &format!("node.5={own}\nnode.0="));
+    assert!(twice.unwrap_err().to_string().contains("listed twice"));
+}
+
+fn genesis_of(sealer: &str, rules: EvmRules) -> GroupGenesis {
+    GroupGenesis {
+        group: GroupId::new(1).unwrap(),
+        chain_id: 1,
+        timestamp_ms: 0,
+        sealers: vec![sealer.parse().unwrap()],
+        consensus: millrace_ledger::view::ConsensusKind::Pbft,
+        tx_count_limit: 1000,
+        tx_gas_limit: 300_000_000,
+        consensus_timeout_s: 3,
+        rules,
+        state: genesis::StateKind::Storage,
+    }
+}
+
+#[test]
+fn mark_of_a_2x_group_is_the_recorded_one_and_own_rules_change_it() {
+    // Extra data of block 0 of a FISCO BCOS 2.11.1 node.
+    let sealer =
+        "830d05e968b0cb2d9a4c0224bff5f45c2665c8c72033ab017f02ecdbeb8fcff861ce9ba43a0565a0e58aff9813a04bd42df9c7f886f97d4c31fe2906aa2bc73f";
+    let recorded = format!("1-{sealer},-pbft-storage-0-1000-300000000-3");
+    assert_eq!(genesis_of(sealer, EvmRules::Fisco2 { free_storage: false }).mark(), recorded);
+    let free = genesis_of(sealer, EvmRules::Fisco2 { free_storage: true }).mark();
+    assert!(free.contains("-storage-9223372036854775808-1000-"));
+    assert_eq!(genesis_of(sealer, EvmRules::Fork(Fork::Cancun)).mark(), format!("{recorded}-evm:cancun"));
+}
+
+#[test]
+fn byte_order_mark_comments_and_spaces_are_no_content() {
+    let file = IniFile::parse(Path::new("x.ini"), "\u{feff}; a\r\n[ chain ]\r\n  id = 5 \r\n# b\n\n[log]\n level=\n").unwrap();
+    assert_eq!(file.entries()[0].key, "id");
+    assert_eq!(file.entries()[0].value, "5");
+    assert_eq!(file.entries()[0].line, 3);
+    assert_eq!(file.entries()[1].value, "");
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_read_or_refused_without_a_panic(text in "[\\[\\]a-z=;.0-9 \n\u{e9}]{0,200}") {
+        let file = IniFile::parse(Path::new("x.ini"), &text);
+        let _ = file.and_then(|file| Checked::new(file, tables::NODE));
+    }
+}

@@ -14,7 +14,7 @@ use millrace_core::StorageError;
 use millrace_ledger::Ledger;
 
 use crate::messages::{ToCommit, ToExecute, ToNotify, ToOrder};
-use crate::runtime::{Sender, Stage};
+use crate::runtime::{Batch, Fanout, Sender, Stage};
 
 /// How long to wait before a full disk is tried again.
 const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ pub struct CommitOutputs {
     /// Durable heights.
     pub order: Sender<ToOrder>,
     /// Durable heights.
-    pub execute: Sender<ToExecute>,
+    pub execute: Fanout<ToExecute>,
     /// Durable blocks.
     pub notify: Sender<ToNotify>,
 }
@@ -67,7 +67,7 @@ impl CommitStage {
                 }
                 Err(error) => {
                     queued.ledger.halt(format!("committing failed: {error}"));
-                    self.outputs.order.send(ToOrder::Failed(*group));
+                    let _ = self.outputs.order.send(ToOrder::Failed(*group));
                     false
                 }
             }
@@ -77,17 +77,17 @@ impl CommitStage {
 
 fn announce(outputs: &CommitOutputs, group: GroupId, commits: Vec<Commit>) {
     let Some(height) = commits.last().map(|commit| commit.block.header.number) else { return };
-    outputs.order.send(ToOrder::Committed { group, height });
-    outputs.execute.send(ToExecute::Committed { group, height });
+    let _ = outputs.order.send(ToOrder::Committed { group, height });
+    let _ = outputs.execute.send(group, ToExecute::Committed { group, height });
     for commit in commits {
-        outputs.notify.send(ToNotify::Block { group, block: commit.block });
+        let _ = outputs.notify.send(ToNotify::Block { group, block: commit.block });
     }
 }
 
 impl Stage for CommitStage {
     type Input = ToCommit;
 
-    fn handle(&mut self, batch: &mut Vec<ToCommit>) {
+    fn handle(&mut self, batch: &mut Batch<ToCommit>) {
         for ToCommit { ledger, commit } in batch.drain(..) {
             let queued = self.queued.entry(ledger.id()).or_insert_with(|| Queued { ledger, commits: Vec::new(), retry_at: None });
             queued.commits.push(commit);

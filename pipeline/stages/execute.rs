@@ -20,7 +20,7 @@ use millrace_ledger::ledger::epoch_at;
 use millrace_vm::BlockHashes;
 
 use crate::messages::{Executed, ToExecute, ToOrder};
-use crate::runtime::{Sender, Stage};
+use crate::runtime::{Batch, Sender, Stage};
 
 /// An executed block that is not durable yet.
 struct Ahead {
@@ -158,7 +158,7 @@ impl ExecuteStage {
         let ledger = Arc::clone(&execution.ledger);
         match catch_unwind(AssertUnwindSafe(|| execution.run(proposal))) {
             Ok(Ok((block, next_epoch))) => {
-                self.order.send(ToOrder::Executed(Box::new(Executed { group, block, next_epoch })));
+                let _ = self.order.send(ToOrder::Executed(Box::new(Executed { group, block, next_epoch })));
             }
             Ok(Err(error)) => self.fail(&ledger, &format!("block {number} cannot be executed: {error}")),
             Err(panic) => self.fail(&ledger, &format!("executing block {number} panicked: {}", panic_text(&*panic))),
@@ -168,7 +168,7 @@ impl ExecuteStage {
     fn fail(&mut self, ledger: &Ledger, reason: &str) {
         self.groups.remove(&ledger.id());
         ledger.halt(reason);
-        self.order.send(ToOrder::Failed(ledger.id()));
+        let _ = self.order.send(ToOrder::Failed(ledger.id()));
     }
 }
 
@@ -180,7 +180,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 impl Stage for ExecuteStage {
     type Input = ToExecute;
 
-    fn handle(&mut self, batch: &mut Vec<ToExecute>) {
+    fn handle(&mut self, batch: &mut Batch<ToExecute>) {
         for input in batch.drain(..) {
             match input {
                 ToExecute::Open(ledger) => self.open(ledger),

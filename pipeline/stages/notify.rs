@@ -1,13 +1,14 @@
 //! Notify: tells the outside about durable blocks and dropped transactions, off the path that makes blocks.
 //!
-//! Writes the one line a block that operators of 2.x grep for, and calls the listeners that gateways registered.
+//! Events are hints: when this stage falls behind, the oldest are dropped and counted. Whoever must see every block reads the chain up to
+//! the height that an event names. Writes the one line a block that operators of 2.x grep for, and calls the listeners that gateways registered.
 
 use std::sync::Arc;
 
 use millrace_base::{B256, Block, GroupId};
 
 use crate::messages::ToNotify;
-use crate::runtime::Stage;
+use crate::runtime::{Batch, Stage};
 
 /// Somebody outside the pipeline who wants to know. Called on the notify stage's thread: must return at once.
 pub trait Listener: Send + Sync {
@@ -32,7 +33,7 @@ impl NotifyStage {
 impl Stage for NotifyStage {
     type Input = ToNotify;
 
-    fn handle(&mut self, batch: &mut Vec<ToNotify>) {
+    fn handle(&mut self, batch: &mut Batch<ToNotify>) {
         for event in batch.drain(..) {
             match event {
                 ToNotify::Block { group, block } => {

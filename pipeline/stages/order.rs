@@ -15,7 +15,7 @@ use millrace_base::GroupId;
 use millrace_ledger::VoteLog;
 
 use crate::messages::{ToCommit, ToExecute, ToNotify, ToOrder};
-use crate::runtime::{Sender, Stage};
+use crate::runtime::{Batch, Fanout, Sender, Stage};
 use group::{GroupOrder, Outbox};
 
 /// How often expired transactions are looked for.
@@ -27,9 +27,9 @@ const SYNC_RETRY: Duration = Duration::from_secs(1);
 /// Where the stage sends its results.
 pub struct OrderOutputs {
     /// Ordered proposals.
-    pub execute: Sender<ToExecute>,
+    pub execute: Fanout<ToExecute>,
     /// Final blocks.
-    pub commit: Sender<ToCommit>,
+    pub commit: Fanout<ToCommit>,
     /// Drops to report.
     pub notify: Sender<ToNotify>,
 }
@@ -85,11 +85,12 @@ impl OrderStage {
             return;
         }
         self.retry_sync_at = None;
-        for item in self.outbox.execute.drain(..) {
-            self.outputs.execute.send(item);
+        // A send fails only once its reader has ended, and then the node is on its way out: what is not durable is not acknowledged.
+        for (group, item) in self.outbox.execute.drain(..) {
+            let _ = self.outputs.execute.send(group, item);
         }
         for item in self.outbox.commit.drain(..) {
-            self.outputs.commit.send(item);
+            let _ = self.outputs.commit.send(item.ledger.id(), item);
         }
         for order in self.groups.values_mut() {
             order.publish();
@@ -102,7 +103,7 @@ impl OrderStage {
             let ledger = order.ledger();
             let hashes: Vec<_> = ledger.expire(now_ms).iter().map(millrace_base::VerifiedTx::hash).collect();
             if !hashes.is_empty() {
-                self.outputs.notify.send(ToNotify::Expired { group: ledger.id(), hashes });
+                let _ = self.outputs.notify.send(ToNotify::Expired { group: ledger.id(), hashes });
             }
         }
     }
@@ -117,7 +118,7 @@ impl OrderStage {
 impl Stage for OrderStage {
     type Input = ToOrder;
 
-    fn handle(&mut self, batch: &mut Vec<ToOrder>) {
+    fn handle(&mut self, batch: &mut Batch<ToOrder>) {
         for input in batch.drain(..) {
             self.take(input);
         }
@@ -140,6 +141,10 @@ impl Stage for OrderStage {
             self.flush();
         }
         [Some(self.next_expiry), self.retry_sync_at, self.next_seal()].into_iter().flatten().min()
+    }
+
+    fn on_stop(&mut self) {
+        self.groups.values_mut().for_each(GroupOrder::hurry);
     }
 
     fn drained(&self) -> bool {

@@ -13,7 +13,7 @@ use millrace_ledger::Ledger;
 use millrace_ledger::view::{SubmitError, SubmitReply};
 
 use crate::messages::{Incoming, ToOrder};
-use crate::runtime::{Sender, Stage};
+use crate::runtime::{Batch, Sender, Stage};
 
 /// A decoded transaction that waits for its signature to be checked.
 struct Waiting {
@@ -64,7 +64,7 @@ impl VerifyStage {
                 ledger.pool().admit(transaction, submitter, now_ms).map(|()| hash).map_err(SubmitError::Refused)
             });
             if outcome.is_ok() && ledger.request_wake() {
-                self.order.send(ToOrder::Wake(ledger.id()));
+                let _ = self.order.send(ToOrder::Wake(ledger.id()));
             }
             reply(outcome);
         }
@@ -81,7 +81,7 @@ fn decode_and_check(ledger: &Ledger, raw: &[u8], submitter: Submitter) -> Result
 impl Stage for VerifyStage {
     type Input = Incoming;
 
-    fn handle(&mut self, batch: &mut Vec<Incoming>) {
+    fn handle(&mut self, batch: &mut Batch<Incoming>) {
         for incoming in batch.drain(..) {
             self.check(incoming);
         }

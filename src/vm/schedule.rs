@@ -103,7 +103,7 @@ impl fmt::Display for EvmRules {
 }
 
 /// What SSTORE costs where no original values are tracked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct StorageCosts {
     /// Zero to non-zero.
     pub set: u64,
@@ -155,6 +155,7 @@ impl Schedule {
     fn apply_2x_costs(&mut self) {
         self.gas_table[usize::from(revm::bytecode::opcode::SLOAD)] = 200;
         self.storage = Some(StorageCosts { set: 20_000, reset: 5_000, unchanged: 800, clear_refund: 15_000 });
+        self.gas_params.override_gas([(GasId::new_account_cost(), 0)]);
     }
 
     fn apply_free_storage_costs(&mut self) {
@@ -164,7 +165,7 @@ impl Schedule {
             (GasId::create(), 16_000),
             (GasId::transfer_value_cost(), 0),
             (GasId::call_stipend(), 5),
-            (GasId::new_account_cost(), 5),
+            (GasId::new_account_cost(), 0),
             (GasId::code_deposit_cost(), 0),
         ]);
     }

@@ -1,6 +1,6 @@
 //! One group in the order stage: its engine, the proposal it is asked for, and executed blocks that wait to become final.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use millrace_administration::digest::Domain;
@@ -21,7 +21,7 @@ const MAX_BLOCK_BYTES: usize = MAX_WIRE_BYTES / 4;
 #[derive(Default)]
 pub(super) struct Outbox {
     pub votes: Vec<(GroupId, VoteRecord)>,
-    pub execute: Vec<ToExecute>,
+    pub execute: Vec<(GroupId, ToExecute)>,
     pub commit: Vec<ToCommit>,
 }
 
@@ -44,8 +44,10 @@ pub(super) struct GroupOrder {
     seal_due_ms: Option<u64>,
     executed: BTreeMap<u64, Box<Executed>>,
     /// Heights handed to execution or commit whose end has not been heard of.
-    in_flight: BTreeMap<u64, ()>,
+    in_flight: BTreeSet<u64>,
     is_failed: bool,
+    /// Least time between proposals; zero once the node is stopping, so that what was accepted is sealed at once.
+    min_interval_ms: u64,
 }
 
 impl GroupOrder {
@@ -62,6 +64,7 @@ impl GroupOrder {
             head_timestamp_ms: head.header.timestamp_ms,
             restored_view: voted.view.map_or(0, |view| view + 1),
         });
+        let min_interval_ms = ledger.config().min_interval_ms;
         Self {
             ledger,
             engine: Box::new(engine),
@@ -69,8 +72,9 @@ impl GroupOrder {
             last_sealed_ms: 0,
             seal_due_ms: None,
             executed: BTreeMap::new(),
-            in_flight: BTreeMap::new(),
+            in_flight: BTreeSet::new(),
             is_failed: false,
+            min_interval_ms,
         }
     }
 
@@ -84,7 +88,12 @@ impl GroupOrder {
 
     /// Whether nothing that was accepted can still be turned into a block here.
     pub fn is_drained(&self) -> bool {
-        self.is_failed || (self.in_flight.is_empty() && (self.ledger.pool().count() == 0 || self.wanted.is_none()))
+        self.is_failed || (self.in_flight.is_empty() && (self.ledger.pool().waiting() == 0 || self.wanted.is_none()))
+    }
+
+    /// The node is stopping: what was accepted is sealed without waiting for more.
+    pub fn hurry(&mut self) {
+        self.min_interval_ms = 0;
     }
 
     pub fn publish(&mut self) {
@@ -98,14 +107,14 @@ impl GroupOrder {
         match input {
             ToOrder::Open(_) => {
                 let effects = self.engine.start(now_ms);
-                outbox.execute.push(ToExecute::Open(Arc::clone(&self.ledger)));
+                outbox.execute.push((self.ledger.id(), ToExecute::Open(Arc::clone(&self.ledger))));
                 self.carry_out(effects, now_ms, outbox);
             }
             ToOrder::Wake(_) => self.ledger.accept_wake(),
             ToOrder::Executed(executed) => {
                 let (height, hash) = (executed.block.block.header.number, executed.block.block.hash);
                 let next_epoch = executed.next_epoch.clone();
-                if self.in_flight.contains_key(&height) {
+                if self.in_flight.contains(&height) {
                     self.executed.insert(height, executed);
                     self.advance(Input::Executed { height, hash, next_epoch }, now_ms, outbox);
                 }
@@ -144,9 +153,9 @@ impl GroupOrder {
                     self.wanted = Some(Wanted { height, view, after_timestamp_ms, limit });
                 }
                 Effect::Execute(proposal) => {
-                    self.in_flight.insert(proposal.header.height, ());
+                    self.in_flight.insert(proposal.header.height);
                     assert!(self.in_flight.len() as u64 <= WINDOW, "the engine keeps its window");
-                    outbox.execute.push(ToExecute::Run { group, proposal });
+                    outbox.execute.push((group, ToExecute::Run { group, proposal }));
                 }
                 Effect::Finalize { height, signatures, .. } => {
                     let executed = self.executed.remove(&height).expect("only an executed height becomes final");
@@ -157,7 +166,7 @@ impl GroupOrder {
                     self.executed.split_off(&(above + 1));
                     self.in_flight.split_off(&(above + 1));
                     self.ledger.pool().void_above(above);
-                    outbox.execute.push(ToExecute::Void { group, above });
+                    outbox.execute.push((group, ToExecute::Void { group, above }));
                 }
                 Effect::Diverged { height, own, quorum } => {
                     self.ledger.halt(format!("block {height}: this node computed {own}, a quorum of sealers signed {quorum}"));
@@ -176,7 +185,7 @@ impl GroupOrder {
                 waiting: self.ledger.pool().waiting(),
                 limit: wanted.limit,
                 last_sealed_ms: self.last_sealed_ms,
-                min_interval_ms: self.ledger.config().min_interval_ms,
+                min_interval_ms: self.min_interval_ms,
             };
             match decide(view, now_ms) {
                 Decision::Idle => return,

@@ -14,19 +14,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use millrace_base::{B256, TransactionStatus, VerifiedTx};
+use millrace_base::{B256, VerifiedTx};
 
 use super::Submitter;
+use super::refusal::Reason;
 
 /// Index of a slot.
 pub(super) type Node = u32;
 
 /// No slot.
 const NIL: Node = Node::MAX;
-
-/// Expired transactions that one walk of the sealer removes; more wait for the next walk or the timer, so that a flood of short-lived
-/// transactions cannot hold up a proposal.
-const EXPIRED_PER_TAKE: usize = 10_000;
 
 /// A pool this small keeps its memory when it runs empty.
 const SMALL: usize = 1_024;
@@ -64,6 +61,8 @@ pub(super) struct Wish {
     pub height: u64,
     pub count: usize,
     pub bytes: usize,
+    /// Most expired transactions to mark on the way.
+    pub expired: usize,
 }
 
 /// Identifies a slot's content: nodes are reused, sequence numbers are not.
@@ -77,12 +76,6 @@ struct Ticket {
 pub(super) struct Leaving {
     pub transaction: VerifiedTx,
     ticket: Ticket,
-}
-
-impl Leaving {
-    pub(super) fn node(&self) -> Node {
-        self.ticket.node
-    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,6 +122,8 @@ pub(super) struct Queue {
     submitters: HashMap<Submitter, Holding>,
     /// By height; tickets whose slot has moved on are ignored.
     reserved: BTreeMap<u64, Vec<Ticket>>,
+    /// How many tickets that is.
+    tickets: usize,
     /// Where the next timer scan begins.
     scan: usize,
     pub counters: QueueCounters,
@@ -148,6 +143,7 @@ impl Queue {
             next_sequence: 0,
             submitters: HashMap::new(),
             reserved: BTreeMap::new(),
+            tickets: 0,
             scan: 0,
             counters: QueueCounters::default(),
         }
@@ -155,30 +151,30 @@ impl Queue {
 
     /// Whether a transaction of `bytes` may come in. Above the watermark a submitter may hold at most as much as is still free, so any
     /// number of greedy ones leave room, and the last place goes to one who holds nothing.
-    pub(super) fn room(&self, submitter: Submitter, bytes: usize) -> Result<(), TransactionStatus> {
+    pub(super) fn room(&self, submitter: Submitter, bytes: usize) -> Result<(), Reason> {
         let Limits { count: most, bytes: most_bytes, watermark_count, watermark_bytes, .. } = self.limits;
         let bytes_after = self.bytes.saturating_add(bytes);
         if bytes_after > most_bytes {
-            return Err(TransactionStatus::OverGroupMemoryLimit);
+            return Err(Reason::OverMemory);
         }
         if self.count >= most {
-            return Err(TransactionStatus::TxPoolIsFull);
+            return Err(Reason::Full);
         }
         if self.count < watermark_count && bytes_after <= watermark_bytes {
             return Ok(());
         }
         let held = self.holding(submitter);
         if bytes_after > watermark_bytes && held.bytes > 0 && held.bytes >= most_bytes - self.bytes {
-            return Err(TransactionStatus::OverGroupMemoryLimit);
+            return Err(Reason::OverMemory);
         }
         if self.count >= watermark_count && held.count >= most - self.count {
-            return Err(TransactionStatus::TxPoolIsFull);
+            return Err(Reason::Full);
         }
         Ok(())
     }
 
     /// Takes the transaction in, at the end of the waiting list, if there is [`Self::room`].
-    pub(super) fn admit(&mut self, transaction: VerifiedTx, submitter: Submitter, now_ms: u64) -> Result<Node, TransactionStatus> {
+    pub(super) fn admit(&mut self, transaction: VerifiedTx, submitter: Submitter, now_ms: u64) -> Result<Node, Reason> {
         let bytes = transaction.memory_bytes();
         self.room(submitter, bytes)?;
         let slot = Slot {
@@ -253,7 +249,7 @@ impl Queue {
     }
 
     /// Removes a transaction whatever its state. The caller knows that `node` is its: the pool's indices say so under their lock.
-    pub(super) fn release(&mut self, node: Node) -> Submitter {
+    pub(super) fn release(&mut self, node: Node) {
         if self.slot(node).place == Place::Waiting {
             self.unlink(node, Place::Free);
         }
@@ -270,26 +266,53 @@ impl Queue {
         if holding.count == 0 {
             self.submitters.remove(&submitter);
         }
-        submitter
     }
 
-    /// As [`Self::release`], if the transaction is still leaving: a claim may have called it back, a commit removed it.
-    pub(super) fn release_leaving(&mut self, leaving: &Leaving) -> Option<Submitter> {
-        let slot = self.slot(leaving.ticket.node);
-        let is_leaving = slot.sequence == leaving.ticket.sequence && slot.place == Place::Leaving;
-        is_leaving.then(|| self.release(leaving.ticket.node))
+    /// As [`Self::release`], if the transaction is still leaving: a claim may have called it back, a commit removed it. Whether it was.
+    pub(super) fn release_leaving(&mut self, leaving: &Leaving) -> bool {
+        let is_leaving = self.stands(leaving.ticket, Place::Leaving);
+        if is_leaving {
+            self.release(leaving.ticket.node);
+        }
+        is_leaving
+    }
+
+    /// Whether a ticket's transaction still is where it was when the ticket was written.
+    fn stands(&self, ticket: Ticket, place: Place) -> bool {
+        self.slots.get(ticket.node as usize).is_some_and(|slot| slot.sequence == ticket.sequence && slot.place == place)
+    }
+
+    /// Writes down that a slot stands in the proposal at `height`.
+    fn reserve(&mut self, height: u64, ticket: Ticket) {
+        self.reserved.entry(height).or_default().push(ticket);
+        self.tickets += 1;
+        if self.tickets > SMALL + 2 * self.count {
+            self.forget_void_tickets();
+        }
+    }
+
+    /// Drops tickets of proposals that died, so that a height proposed again and again keeps no more tickets than there are slots.
+    fn forget_void_tickets(&mut self) {
+        let mut reserved = std::mem::take(&mut self.reserved);
+        for (height, tickets) in &mut reserved {
+            tickets.sort_unstable_by_key(|ticket| ticket.sequence);
+            tickets.dedup();
+            tickets.retain(|ticket| self.stands(*ticket, Place::Proposed(*height)));
+        }
+        reserved.retain(|_, tickets| !tickets.is_empty());
+        self.tickets = reserved.values().map(Vec::len).sum();
+        self.reserved = reserved;
     }
 
     /// Hands out waiting transactions, oldest first, until one does not fit. The first fits always, so that none can block the others.
     pub(super) fn take(&mut self, wish: Wish, moment: Moment, out: &mut Vec<VerifiedTx>, leaving: &mut Vec<Leaving>) {
-        let mut reserved = self.reserved.remove(&wish.height).unwrap_or_default();
         let (mut node, mut count, mut bytes) = (self.first, 0, 0_usize);
         while node != NIL && count < wish.count {
             let slot = &self.slots[node as usize];
             let (next, ticket) = (slot.next, Ticket { node, sequence: slot.sequence });
             let transaction = slot.transaction.as_ref().expect("waiting slots are in use");
             if self.is_expired(slot, moment) {
-                if leaving.len() < EXPIRED_PER_TAKE {
+                if leaving.len() < wish.expired {
                     leaving.push(Leaving { transaction: transaction.clone(), ticket });
                     self.unlink(node, Place::Leaving);
                 }
@@ -299,16 +322,13 @@ impl Queue {
                     break;
                 }
                 out.push(transaction.clone());
-                reserved.push(ticket);
                 count += 1;
                 self.unlink(node, Place::Proposed(wish.height));
+                self.reserve(wish.height, ticket);
             }
             node = next;
         }
         self.counters.taken += count as u64;
-        if !reserved.is_empty() {
-            self.reserved.insert(wish.height, reserved);
-        }
     }
 
     fn is_expired(&self, slot: &Slot, moment: Moment) -> bool {
@@ -331,7 +351,7 @@ impl Queue {
             Place::Waiting => self.unlink(node, Place::Proposed(height)),
             _ => slot.place = Place::Proposed(height),
         }
-        self.reserved.entry(height).or_default().push(ticket);
+        self.reserve(height, ticket);
     }
 
     /// Makes transactions of a dead proposal available again, each at its old place in the order.
@@ -369,11 +389,8 @@ impl Queue {
     fn return_reserved(&mut self, reservations: BTreeMap<u64, Vec<Ticket>>) {
         let mut back = Vec::new();
         for (height, tickets) in reservations {
-            let stands = |ticket: &Ticket| {
-                let slot = &self.slots[ticket.node as usize];
-                slot.sequence == ticket.sequence && slot.place == Place::Proposed(height)
-            };
-            back.extend(tickets.into_iter().filter(stands));
+            self.tickets -= tickets.len();
+            back.extend(tickets.into_iter().filter(|ticket| self.stands(*ticket, Place::Proposed(height))));
         }
         self.return_all(back);
     }
@@ -418,6 +435,7 @@ impl Queue {
         if shrinks {
             (self.slots, self.free, self.scan) = (Vec::new(), NIL, 0);
             self.reserved.clear();
+            self.tickets = 0;
             self.submitters.shrink_to_fit();
         }
         shrinks
@@ -427,15 +445,12 @@ impl Queue {
     pub(super) fn oldest(&self, limit: usize) -> Vec<VerifiedTx> {
         let mut nodes: Vec<(u64, Node)> = Vec::new();
         for (height, tickets) in &self.reserved {
-            let stands = |ticket: &&Ticket| {
-                let slot = &self.slots[ticket.node as usize];
-                slot.sequence == ticket.sequence && slot.place == Place::Proposed(*height)
-            };
-            nodes.extend(tickets.iter().filter(stands).map(|ticket| (ticket.sequence, ticket.node)));
+            let standing = tickets.iter().filter(|ticket| self.stands(**ticket, Place::Proposed(*height)));
+            nodes.extend(standing.map(|ticket| (ticket.sequence, ticket.node)));
         }
-        let waiting = std::iter::successors(Some(self.first), |node| Some(self.slots[*node as usize].next));
-        let waiting = waiting.take_while(|node| *node != NIL).take(limit);
-        nodes.extend(waiting.map(|node| (self.slots[node as usize].sequence, node)));
+        let exists = |node: &Node| *node != NIL;
+        let waiting = std::iter::successors(Some(self.first).filter(exists), |node| Some(self.slots[*node as usize].next).filter(exists));
+        nodes.extend(waiting.take(limit).map(|node| (self.slots[node as usize].sequence, node)));
         nodes.sort_unstable();
         nodes.dedup();
         nodes.into_iter().take(limit).filter_map(|(_, node)| self.slots[node as usize].transaction.clone()).collect()
@@ -451,6 +466,12 @@ impl Queue {
 
     pub(super) fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// Tickets of all proposals, void ones included.
+    #[cfg(test)]
+    pub(super) fn tickets(&self) -> usize {
+        self.tickets
     }
 
     pub(super) fn submitters(&self) -> usize {

@@ -29,6 +29,7 @@ struct Run {
 }
 
 /// Where in the ring a nonce with this fingerprint stands.
+#[derive(Debug)]
 struct Place {
     fingerprint: u32,
     position: u32,

@@ -1,0 +1,117 @@
+//! The block around a simple machine: each transaction adds its nonce to a slot.
+
+use super::*;
+use millrace_base::{Address, KeyPair, Transaction, U256};
+use millrace_core::{StateKey, StateValue};
+
+struct Adder;
+
+fn slot(index: u64) -> StateKey {
+    StateKey::Slot(Address::ZERO, 0, U256::from(index))
+}
+
+fn value(state: &dyn StateReader, index: u64) -> U256 {
+    match state.read(&slot(index)).unwrap() {
+        Some(StateValue::Slot(value)) => value,
+        _ => U256::ZERO,
+    }
+}
+
+impl TransactionRunner for Adder {
+    fn transact(
+        &mut self,
+        state: &dyn StateReader,
+        _: &dyn BlockHashes,
+        environment: &BlockEnvironment,
+        transaction: &VerifiedTx,
+    ) -> Result<Executed, StorageError> {
+        let nonce = transaction.fields().nonce;
+        if nonce == U256::from(13) {
+            return Err(StorageError::Engine("disk on fire".into()));
+        }
+        let sum = value(state, 0) + nonce;
+        let receipt = Receipt { gas_used: sum, remain_gas: U256::from(environment.tx_gas_limit), ..Receipt::default() };
+        let own = slot(nonce.to::<u64>());
+        Ok(Executed { receipt, writes: vec![(slot(0), Some(StateValue::Slot(sum))), (own, Some(StateValue::Slot(U256::from(1))))] })
+    }
+}
+
+struct Nothing;
+
+impl StateReader for Nothing {
+    fn read(&self, _: &StateKey) -> Result<Option<StateValue>, StorageError> {
+        Ok(None)
+    }
+}
+
+impl BlockHashes for Nothing {
+    fn block_hash(&self, _: u64) -> Result<Option<B256>, StorageError> {
+        Ok(None)
+    }
+}
+
+fn transactions(nonces: &[u64]) -> Vec<VerifiedTx> {
+    let key = KeyPair::from_secret(&[1; 32]).unwrap();
+    let make = |nonce: &u64| Transaction { nonce: U256::from(*nonce), ..Transaction::default() }.sign(&key).verify().unwrap();
+    nonces.iter().map(make).collect()
+}
+
+fn execute(before: Option<&ExecutedBlock>, accumulator: &StateAccumulator, nonces: &[u64]) -> Result<ExecutedBlock, StorageError> {
+    let state: Arc<dyn StateReader + Send + Sync> = match before {
+        Some(before) => Arc::clone(&before.state) as Arc<_>,
+        None => Arc::new(Nothing),
+    };
+    BlockExecutor::with_runner(Adder).execute(BlockOrder {
+        parent_hash: before.map_or(B256::ZERO, |before| before.block.hash),
+        number: before.map_or(1, |before| before.block.header.number + 1),
+        timestamp_ms: 1_700_000_000_000,
+        tx_gas_limit: 300_000_000,
+        sealer: 0,
+        sealer_list: vec![NodeId([1; 64])],
+        transactions: transactions(nonces),
+        state,
+        accumulator: before.map_or(accumulator, |before| &before.accumulator),
+        hashes: &Nothing,
+    })
+}
+
+#[test]
+fn block_carries_the_roots_of_what_it_holds_and_builds_on_the_one_before() {
+    let empty = StateAccumulator::new();
+    let first = execute(None, &empty, &[1, 2, 3]).unwrap();
+    let second = execute(Some(&first), &empty, &[4]).unwrap();
+    for executed in [&first, &second] {
+        let (block, header) = (&executed.block, &executed.block.header);
+        assert_eq!(block.hash, header.hash());
+        assert_eq!(header.transactions_root, merkle::root(&block.transactions.iter().map(VerifiedTx::hash).collect::<Vec<_>>()));
+        assert_eq!(header.receipts_root, merkle::root(&block.receipts.iter().map(Receipt::hash).collect::<Vec<_>>()));
+        assert_eq!(header.state_root, executed.accumulator.root());
+        assert_eq!((header.db_hash, header.gas_used, header.gas_limit), (header.state_root, 0, 0));
+        assert!(block.receipts.iter().all(|receipt| receipt.state_root == header.state_root));
+        assert!(block.signatures.is_empty() && header.extra_data.is_empty());
+    }
+    let used: Vec<U256> = first.block.receipts.iter().map(|receipt| receipt.gas_used).collect();
+    assert_eq!(used, [1, 3, 6].map(U256::from), "each transaction sees the writes of those before it");
+    assert_eq!(second.block.header.parent_hash, first.block.hash);
+    assert_eq!(value(&*second.state, 0), U256::from(10));
+    assert_eq!(first.writes.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>(), [slot(0), slot(1), slot(2), slot(3)]);
+}
+
+#[test]
+fn state_root_covers_the_whole_state_and_not_the_way_to_it() {
+    let empty = StateAccumulator::new();
+    let at_once = execute(None, &empty, &[1, 2, 3]).unwrap();
+    let first = execute(None, &empty, &[3]).unwrap();
+    let second = execute(Some(&first), &empty, &[2, 1]).unwrap();
+    assert_eq!(at_once.block.header.state_root, second.block.header.state_root);
+    assert_ne!(first.block.header.state_root, second.block.header.state_root);
+    let idle = execute(Some(&second), &empty, &[]).unwrap();
+    assert_eq!(idle.block.header.state_root, second.block.header.state_root);
+    assert!(idle.writes.is_empty());
+}
+
+#[test]
+fn failed_storage_leaves_no_block() {
+    let empty = StateAccumulator::new();
+    assert!(matches!(execute(None, &empty, &[1, 13, 2]), Err(StorageError::Engine(_))));
+}

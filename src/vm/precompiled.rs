@@ -136,10 +136,10 @@ pub fn is_contract(address: Address, temporaries: &Temporaries) -> bool {
     number_of(address).is_some_and(|number| fixed_contract(number).is_some() || temporaries.contains(number))
 }
 
-/// Whether EXTCODESIZE of this address is 1 (README of the recordings, correction 8). It also is for objects that the transaction
-/// opened, that is, wherever [`is_contract`] holds: compilers check it before a call.
-pub fn has_pseudo_code(address: Address) -> bool {
-    number_of(address).is_some_and(|number| fixed_contract(number).is_some())
+/// Whether EXTCODESIZE of this address is 1, which compilers check before a call: fixed contracts (README of the recordings,
+/// correction 8) and, of the temporary ones, those that a transaction with so many `objects` has opened.
+pub fn has_pseudo_code(address: Address, objects: u64) -> bool {
+    number_of(address).is_some_and(|number| fixed_contract(number).is_some() || objects::is_opened(number, objects))
 }
 
 /// Runs a call of a contract for which [`is_contract`] holds; a call of another address returns nothing.

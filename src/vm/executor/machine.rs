@@ -44,11 +44,12 @@ pub(super) struct Extras {
     pub gas_price: U256,
     /// SSTORE under 2.x rules.
     pub storage: StorageCosts,
+    /// Temporary objects of system contracts so far; their addresses look as if they had code.
+    pub objects: u64,
 }
 
 /// revm's context over our state.
-pub(super) type Context<'a> =
-    revm::Context<BlockEnv, TxEnv, CfgEnv, Database<'a>, revm::Journal<Database<'a>>, Extras, LocalContext>;
+pub(super) type Context<'a> = revm::Context<BlockEnv, TxEnv, CfgEnv, Database<'a>, revm::Journal<Database<'a>>, Extras, LocalContext>;
 
 type Engine<'a> = Evm<Context<'a>, (), Instructions<'a>, Contracts<'a>, EthFrame>;
 
@@ -157,23 +158,34 @@ impl<'a> Machine<'a> {
         scratch: Scratch,
         database: Database<'a>,
         contracts: Contracts<'a>,
+        environment: &BlockEnvironment,
         schedule: &'a Schedule,
         configuration: &CfgEnv,
     ) -> Self {
         let Scratch { mut state, frames, local, transaction, savepoints, warm_for } = scratch;
         state.set_spec_id(schedule.spec);
         let context = revm::Context {
-            block: block(contracts.block()),
+            block: block(environment),
             tx: transaction,
             cfg: configuration.clone(),
             journaled_state: revm::Journal::new_with_inner(database, state),
-            chain: Extras { gas_price: U256::ZERO, storage: schedule.storage.unwrap_or_default() },
+            chain: Extras { gas_price: U256::ZERO, storage: schedule.storage.unwrap_or_default(), objects: 0 },
             local,
             error: Ok(()),
         };
         let engine =
             Evm { ctx: context, inspector: (), instruction: Instructions::new(schedule), precompiles: contracts, frame_stack: frames };
-        Self { engine, savepoints, warm_for, schedule, deepest: 0, forgivable: 0, ending: None, stack_error: None, is_deposit_failure: false }
+        Self {
+            engine,
+            savepoints,
+            warm_for,
+            schedule,
+            deepest: 0,
+            forgivable: 0,
+            ending: None,
+            stack_error: None,
+            is_deposit_failure: false,
+        }
     }
 
     /// Runs a message to its end.

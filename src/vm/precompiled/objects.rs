@@ -38,7 +38,17 @@ pub struct Temporaries {
     entries: Vec<Fields>,
 }
 
+/// Whether an address is that of an object when `count` were opened.
+pub(super) fn is_opened(number: u64, count: u64) -> bool {
+    number > BASE && number - BASE <= count
+}
+
 impl Temporaries {
+    /// How many objects there are.
+    pub fn count(&self) -> u64 {
+        self.objects.len() as u64
+    }
+
     pub(super) fn contains(&self, number: u64) -> bool {
         self.object(number).is_some()
     }

@@ -75,11 +75,11 @@ fn contracts_are_ascending_so_that_they_are_found() {
     assert!(CONTRACTS.is_sorted_by(|left, right| left.address < right.address));
     for contract in CONTRACTS {
         assert!(is_contract(address(contract.address), &Temporaries::default()), "{}", contract.name);
-        assert!(has_pseudo_code(address(contract.address)));
+        assert!(has_pseudo_code(address(contract.address), 0));
     }
     for number in [0, 1, 9, 0xfff, 0x100a, 0x100f, 0x1012, 0x5001, 0x5007, 0x10001] {
         assert!(!is_contract(address(number), &Temporaries::default()), "{number:x}");
-        assert!(!has_pseudo_code(address(number)));
+        assert!(!has_pseudo_code(address(number), 0));
     }
     assert!(!is_contract(Address::repeat_byte(0x10), &Temporaries::default()));
 }

@@ -50,6 +50,10 @@ pub(super) struct Contracts<'a> {
     pub journal: Journal<'a>,
     /// How the last call ended.
     pub ending: Ending,
+    /// Work that may still be done without being paid, in gas: what 2.x nodes give back to callers of frames that ran out of gas, and
+    /// what system contracts did before it was known to cost more than they were given. Starts at the transaction's gas, so that all
+    /// work is bounded by twice the limit.
+    pub forgivable: u64,
     /// A storage failure; revm carries only text.
     pub failure: Option<StorageError>,
     schedule: &'a Schedule,
@@ -62,7 +66,7 @@ impl<'a> Contracts<'a> {
     /// For a transaction of `origin`; `block` is the one that system contracts work in.
     pub fn new(journal: Journal<'a>, schedule: &'a Schedule, block: BlockEnvironment, origin: Address) -> Self {
         let temporaries = Temporaries::default();
-        Self { journal, ending: Ending::Returned, failure: None, schedule, block, origin, temporaries }
+        Self { journal, ending: Ending::Returned, forgivable: 0, failure: None, schedule, block, origin, temporaries }
     }
 
     fn end(&mut self, ending: Ending, result: InstructionResult, gas: Gas, output: Bytes) -> InterpreterResult {
@@ -110,6 +114,9 @@ impl<'a> Contracts<'a> {
     }
 
     fn run_system(&mut self, context: &mut Context<'a>, inputs: &CallInputs) -> Result<InterpreterResult, String> {
+        if self.forgivable == 0 {
+            return Ok(self.end_too_expensive(Ending::Refused, Gas::new(inputs.gas_limit)));
+        }
         let input = inputs.input.bytes(context);
         let call = Call { origin: self.origin, sender: inputs.caller, address: inputs.bytecode_address, input: &input };
         let mut around = precompiled::Context {
@@ -133,7 +140,8 @@ impl<'a> Contracts<'a> {
         };
         if !gas.record_regular_cost(used) {
             let left = inputs.gas_limit;
-            let text = format!("OutOfGas when executing precompiled Contract, gasUsed:{used}, leftGas:{left}");
+            self.forgivable = self.forgivable.saturating_sub(used);
+            let text = format!("OutOfGas when executing precompiled Contract, gasUsed: {used}, leftGas:{left}");
             return Ok(self.end(Ending::Refused, InstructionResult::Revert, gas, error_string(&text)));
         }
         Ok(self.end(ending, result, gas, output))

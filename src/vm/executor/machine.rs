@@ -120,8 +120,6 @@ pub(super) struct Machine<'a> {
     warm_for: Option<EvmRules>,
     schedule: &'a Schedule,
     deepest: usize,
-    /// Gas that may still be given back to callers of frames that ran out of gas.
-    forgivable: u64,
     ending: Option<Ending>,
     stack_error: Option<TransactionStatus>,
     is_deposit_failure: bool,
@@ -175,24 +173,14 @@ impl<'a> Machine<'a> {
         };
         let engine =
             Evm { ctx: context, inspector: (), instruction: Instructions::new(schedule), precompiles: contracts, frame_stack: frames };
-        Self {
-            engine,
-            savepoints,
-            warm_for,
-            schedule,
-            deepest: 0,
-            forgivable: 0,
-            ending: None,
-            stack_error: None,
-            is_deposit_failure: false,
-        }
+        Self { engine, savepoints, warm_for, schedule, deepest: 0, ending: None, stack_error: None, is_deposit_failure: false }
     }
 
     /// Runs a message to its end.
     pub fn run(&mut self, message: &Message<'_>) -> Result<Ended, StorageError> {
         self.engine.ctx.tx.caller = message.sender;
         self.engine.ctx.chain.gas_price = message.gas_price;
-        self.forgivable = message.gas;
+        self.engine.precompiles.forgivable = message.gas;
         let result = self.first_input(message).and_then(|input| self.run_frames(input, message.value));
         let result = result.map_err(|error| self.storage_error(error))?;
         let created = match &result {
@@ -383,10 +371,11 @@ impl<'a> Machine<'a> {
     /// works on without ever paying; here a transaction is given back its own limit at most, so its work is bounded by twice that.
     fn forgive(&mut self, result: &mut FrameResult) {
         let given = result.gas().limit();
-        let Some(rest) = self.forgivable.checked_sub(given) else {
+        let forgivable = &mut self.engine.precompiles.forgivable;
+        let Some(rest) = forgivable.checked_sub(given) else {
             return;
         };
-        self.forgivable = rest;
+        *forgivable = rest;
         let result = result.interpreter_result_mut();
         result.result = InstructionResult::OutOfFunds;
         result.gas = Gas::new(given);

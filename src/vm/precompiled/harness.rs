@@ -22,6 +22,18 @@ impl StateReader for State {
     }
 }
 
+impl State {
+    /// Makes a block's writes part of the state.
+    pub fn apply(&mut self, writes: Writes) {
+        for (key, value) in writes {
+            match value {
+                Some(value) => self.0.insert(key, value),
+                None => self.0.remove(&key),
+            };
+        }
+    }
+}
+
 /// Code lengths and nonces by address.
 #[derive(Default)]
 pub struct StubAccounts(pub RefCell<HashMap<Address, (usize, u64)>>);
@@ -59,7 +71,7 @@ impl Chain {
         let mut chain = Self::default();
         let config = [("tx_count_limit", "1000"), ("tx_gas_limit", "300000000"), ("consensus_timeout", "3")];
         let config = config.map(|(key, value)| (key.to_string(), value.to_string())).to_vec();
-        chain.apply(genesis_writes(&GenesisState { sealers: vec![NodeId::parse(sealer).unwrap()], config }));
+        chain.state.apply(genesis_writes(&GenesisState { sealers: vec![NodeId::parse(sealer).unwrap()], config }));
         chain
     }
 
@@ -68,16 +80,7 @@ impl Chain {
         let mut journal = Journal::new(&self.state);
         change(&mut journal).unwrap();
         let writes = journal.into_writes();
-        self.apply(writes);
-    }
-
-    fn apply(&mut self, writes: Writes) {
-        for (key, value) in writes {
-            match value {
-                Some(value) => self.state.0.insert(key, value),
-                None => self.state.0.remove(&key),
-            };
-        }
+        self.state.apply(writes);
     }
 
     /// A call in a block of its own; its writes stay unless it fails. Gas without the base cost.
@@ -109,7 +112,7 @@ impl Chain {
         match result {
             Ok(Outcome { output, gas_used }) => {
                 if is_kept {
-                    self.apply(writes);
+                    self.state.apply(writes);
                 }
                 Answer { status: 0, output, gas_used }
             }

@@ -1,4 +1,4 @@
-//! The temporary objects of a transaction: Table, Entries, Entry and Condition, at addresses from 0x10001 on.
+//! The temporary objects of a transaction: Table, KVTable, Entries, Entry and Condition, at addresses from 0x10001 on.
 //!
 //! Invariant: an object lives until its transaction ends, whatever reverts. 2.x counts through the block; here every transaction
 //! starts anew, so that a transaction's result does not depend on what runs beside it.
@@ -12,6 +12,7 @@ use millrace_core::table::{Condition, Fields, Table};
 use super::condition::CONDITION;
 use super::contract::Contract;
 use super::entry::{ENTRIES, ENTRY};
+use super::kv_table::KV_TABLE;
 use super::number_of;
 use super::table::TABLE;
 
@@ -21,6 +22,7 @@ const BASE: u64 = 0x10000;
 #[derive(Debug)]
 enum Object {
     Table(Table),
+    KvTable(Table),
     Condition(Condition),
     Entry(usize),
     Entries {
@@ -30,7 +32,7 @@ enum Object {
     },
 }
 
-/// The temporary objects of one transaction: Table, Entries, Entry and Condition live at addresses from 0x10001 on and die with it.
+/// The temporary objects of one transaction: Table, KVTable, Entries, Entry and Condition live at addresses from 0x10001 on and die with it.
 /// Their number is bounded by gas: each takes a call.
 #[derive(Default, Debug)]
 pub struct Temporaries {
@@ -57,6 +59,7 @@ impl Temporaries {
     pub(super) fn contract(&self, number: u64) -> Option<&'static Contract> {
         self.object(number).map(|object| match object {
             Object::Table(_) => &TABLE,
+            Object::KvTable(_) => &KV_TABLE,
             Object::Condition(_) => &CONDITION,
             Object::Entry(_) => &ENTRY,
             Object::Entries { .. } => &ENTRIES,
@@ -89,6 +92,17 @@ impl Temporaries {
     pub(super) fn table(&self, address: Address) -> Option<Table> {
         match self.object(number_of(address)?)? {
             Object::Table(table) => Some(table.clone()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn add_kv_table(&mut self, table: Table) -> Address {
+        self.add(Object::KvTable(table))
+    }
+
+    pub(super) fn kv_table(&self, address: Address) -> Option<Table> {
+        match self.object(number_of(address)?)? {
+            Object::KvTable(table) => Some(table.clone()),
             _ => None,
         }
     }

@@ -55,7 +55,6 @@ pub(super) enum Refusals {
     /// With the rule, as TableFactory does.
     Full,
     /// The name only, as KVTableFactory does.
-    #[allow(dead_code, reason = "used by KVTableFactory")]
     Short,
 }
 

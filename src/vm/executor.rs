@@ -81,6 +81,8 @@ struct Surroundings<'a> {
     state: &'a dyn StateReader,
     hashes: &'a dyn BlockHashes,
     environment: &'a BlockEnvironment,
+    /// The block that system contracts work in. A call's is the one after the head, so that what the head granted is in force.
+    contracts_block: u64,
 }
 
 /// What gas is counted against.
@@ -134,7 +136,7 @@ impl Executor {
             gas_price: fields.gas_price,
             gas,
         };
-        let around = Surroundings { state, hashes, environment };
+        let around = Surroundings { state, hashes, environment, contracts_block: environment.number };
         let (ended, changed) = self.run(around, &message, |accounts, database, tables| {
             Ok::<_, StorageError>((mem::take(&mut accounts.logs), changes::collect(accounts, database, tables)?))
         })?;
@@ -168,7 +170,8 @@ impl Executor {
             return Ok(CallResult { status: TransactionStatus::OutOfGasIntrinsic.code(), output: Bytes::new() });
         };
         let message = Message { sender: call.from, to: Some(call.to), value: call.value, data: &call.data, gas_price: CALL_GAS_PRICE, gas };
-        let (ended, ()) = self.run(Surroundings { state, hashes, environment }, &message, |_, _, _| ())?;
+        let around = Surroundings { state, hashes, environment, contracts_block: environment.number.saturating_add(1) };
+        let (ended, ()) = self.run(around, &message, |_, _, _| ())?;
         let verdict = judge(&self.schedule, ended, Bill { limit, base, declared: U256::ZERO });
         Ok(CallResult { status: verdict.status.code(), output: verdict.output })
     }
@@ -180,11 +183,12 @@ impl Executor {
         message: &Message<'_>,
         collect: impl FnOnce(&mut JournalInner<JournalEntry>, &Database<'_>, Journal<'_>) -> T,
     ) -> Result<(Ended, T), StorageError> {
-        let Surroundings { state, hashes, environment } = around;
-        let contracts = Contracts::new(Journal::new(state), &self.schedule, environment, message.sender);
+        let Surroundings { state, hashes, environment, contracts_block } = around;
+        let block = BlockEnvironment { number: contracts_block, ..*environment };
+        let contracts = Contracts::new(Journal::new(state), &self.schedule, block, message.sender);
         let database = Database::new(state, hashes, &mut self.codes);
         let scratch = SCRATCH.take().unwrap_or_default();
-        let mut machine = Machine::new(scratch, database, contracts, &self.schedule, &self.configuration);
+        let mut machine = Machine::new(scratch, database, contracts, environment, &self.schedule, &self.configuration);
         let ended = machine.run(message);
         let (collected, scratch) = machine.end(collect);
         SCRATCH.set(Some(scratch));

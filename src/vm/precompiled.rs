@@ -4,12 +4,54 @@
 //! the transaction. Table writes go to the context's journal; when a frame of the EVM reverts, the binding rolls the journal back to
 //! the savepoint it took when the frame began. Gas: the binding charges `Outcome::gas_used`, and runs out of gas when that is more
 //! than was given.
+//!
+//! # Adding a contract
+//! One file that declares a [`Contract`], and one line in [`CONTRACTS`]. Addresses 0x5001 to 0xffff that 2.x left free are for users.
+//! A contract that keeps a greeting in a table of its own:
+//! ```ignore
+//! pub(super) const CONTRACT: Contract = Contract {
+//!     address: 0x5001,
+//!     name: "HelloWorld",
+//!     counts_input: true,
+//!     unknown: Unknown::Empty,
+//!     functions: &[Function { selector: hex!("6d4ce63c"), signature: "get()", run: get }],
+//! };
+//!
+//! fn get(invocation: &mut Invocation<'_, '_, '_>) -> Result<Bytes, Failure> {
+//!     let Some(table) = Table::open(invocation.context.journal, "u_hello")? else { return Ok(text(b"Hello World!")) };
+//!     let rows = rows(invocation.context.journal, &table, b"greeting")?;
+//!     Ok(text(rows.first().map_or(b"Hello World!", |row| field(row, "value"))))
+//! }
+//! ```
+//! Results must depend on the journal, the accounts, the block and the call alone, and all work must be bounded by what gas pays for.
+
+mod cns;
+mod codes;
+mod condition;
+mod consensus;
+mod contract;
+mod crud;
+mod crypto;
+mod dag_transfer;
+mod entry;
+mod gas;
+mod json;
+mod kv_table;
+mod objects;
+mod parallel_config;
+mod permission;
+mod system_config;
+mod table;
+mod table_factory;
+mod tables;
 
 use millrace_base::{Address, Bytes};
 use millrace_core::StorageError;
 use millrace_core::overlay::Journal;
 
 use crate::environment::BlockEnvironment;
+use contract::{Contract, Invocation, Unknown};
+pub use objects::Temporaries;
 
 /// The accounts of the transaction in progress, as the EVM sees them.
 pub trait Accounts {
@@ -27,7 +69,8 @@ pub struct Context<'j, 's> {
     pub temporaries: &'j mut Temporaries,
     /// The EVM's accounts.
     pub accounts: &'j mut dyn Accounts,
-    /// The block.
+    /// The block that the work belongs to. For a `call` its number is the one after the head, unlike what the EVM's NUMBER gives:
+    /// grants made in block N are in force in the blocks after N.
     pub block: &'j BlockEnvironment,
     /// Whether the group's genesis chose free storage, which has prices of its own.
     pub is_free_storage: bool,
@@ -71,21 +114,61 @@ pub enum Failure {
     Storage(#[from] StorageError),
 }
 
-/// The temporary objects of one transaction: Table, Entries, Entry and Condition live at addresses from 0x10001 on and die with it.
-#[derive(Default)]
-pub struct Temporaries;
+/// All contracts, ascending by address. Those without functions answer every call as 2.x does when it does not know the function.
+const CONTRACTS: &[Contract] = &[
+    system_config::CONTRACT,
+    table_factory::CONTRACT,
+    crud::CONTRACT,
+    consensus::CONTRACT,
+    cns::CONTRACT,
+    permission::CONTRACT,
+    parallel_config::CONTRACT,
+    Contract { address: 0x1007, name: "ContractLifeCycle", counts_input: false, unknown: Unknown::Empty, functions: &[] },
+    Contract { address: 0x1008, name: "ChainGovernance", counts_input: false, unknown: Unknown::Empty, functions: &[] },
+    Contract { address: 0x1009, name: "GasCharge", counts_input: false, unknown: Unknown::Code(-53_008), functions: &[] },
+    kv_table::CONTRACT,
+    // Rotates the sealers of rPBFT; nodes call it, not clients.
+    Contract { address: 0x1011, name: "WorkingSealerManager", counts_input: false, unknown: Unknown::Empty, functions: &[] },
+    dag_transfer::CONTRACT,
+    // Cryptography that stock 2.x builds leave out.
+    Contract { address: 0x5003, name: "Paillier", counts_input: true, unknown: Unknown::Code(codes::UNKNOWN_FUNCTION), functions: &[] },
+    Contract { address: 0x5004, name: "GroupSig", counts_input: true, unknown: Unknown::Code(codes::UNKNOWN_FUNCTION), functions: &[] },
+    Contract { address: 0x5005, name: "RingSig", counts_input: true, unknown: Unknown::Code(codes::UNKNOWN_FUNCTION), functions: &[] },
+    crypto::CONTRACT,
+];
 
-/// Whether calls to this address run a contract of ours.
-pub fn is_contract(_address: Address, _temporaries: &Temporaries) -> bool {
-    false
+/// The low 64 bits of an address whose other bits are zero: all our contracts have one.
+fn number_of(address: Address) -> Option<u64> {
+    let (high, low) = address.split_last_chunk::<8>().expect("an address has 20 bytes");
+    high.iter().all(|byte| *byte == 0).then(|| u64::from_be_bytes(*low))
 }
 
-/// Whether EXTCODESIZE of this address is 1 (README of the recordings, correction 8).
-pub fn has_pseudo_code(_address: Address) -> bool {
-    false
+fn fixed_contract(number: u64) -> Option<&'static Contract> {
+    CONTRACTS.binary_search_by_key(&number, |contract| contract.address).ok().map(|index| &CONTRACTS[index])
 }
 
-/// Runs a call of a contract for which [`is_contract`] holds.
-pub fn run(_context: &mut Context<'_, '_>, _call: Call<'_>) -> Result<Outcome, Failure> {
-    unimplemented!()
+/// Whether calls to this address run a contract of ours: a fixed one, or an object that this transaction opened.
+pub fn is_contract(address: Address, temporaries: &Temporaries) -> bool {
+    number_of(address).is_some_and(|number| fixed_contract(number).is_some() || temporaries.contains(number))
 }
+
+/// Whether EXTCODESIZE of this address is 1, which compilers check before a call: fixed contracts (README of the recordings,
+/// correction 8) and, of the temporary ones, those that a transaction with so many `objects` has opened.
+pub fn has_pseudo_code(address: Address, objects: u64) -> bool {
+    number_of(address).is_some_and(|number| fixed_contract(number).is_some() || objects::is_opened(number, objects))
+}
+
+/// Runs a call of a contract for which [`is_contract`] holds; a call of another address returns nothing.
+pub fn run(context: &mut Context<'_, '_>, call: Call<'_>) -> Result<Outcome, Failure> {
+    let contract = number_of(call.address)
+        .and_then(|number| fixed_contract(number).or_else(|| context.temporaries.contract(number)))
+        .unwrap_or(&contract::NOTHING);
+    Invocation::new(context, call, contract).run(contract)
+}
+
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod recordings;
+#[cfg(test)]
+mod tests;

@@ -57,21 +57,16 @@ pub(super) struct Contracts<'a> {
     /// A storage failure; revm carries only text.
     pub failure: Option<StorageError>,
     schedule: &'a Schedule,
-    block: &'a BlockEnvironment,
+    block: BlockEnvironment,
     origin: Address,
     temporaries: Temporaries,
 }
 
 impl<'a> Contracts<'a> {
-    /// For a transaction of `origin`.
-    pub fn new(journal: Journal<'a>, schedule: &'a Schedule, block: &'a BlockEnvironment, origin: Address) -> Self {
+    /// For a transaction of `origin`; `block` is the one that system contracts work in.
+    pub fn new(journal: Journal<'a>, schedule: &'a Schedule, block: BlockEnvironment, origin: Address) -> Self {
         let temporaries = Temporaries::default();
         Self { journal, ending: Ending::Returned, forgivable: 0, failure: None, schedule, block, origin, temporaries }
-    }
-
-    /// The block that the transaction is in.
-    pub fn block(&self) -> &'a BlockEnvironment {
-        self.block
     }
 
     fn end(&mut self, ending: Ending, result: InstructionResult, gas: Gas, output: Bytes) -> InterpreterResult {
@@ -128,11 +123,13 @@ impl<'a> Contracts<'a> {
             journal: &mut self.journal,
             temporaries: &mut self.temporaries,
             accounts: &mut StateAccounts(context),
-            block: self.block,
+            block: &self.block,
             is_free_storage: self.schedule.is_free_storage(),
         };
         let mut gas = Gas::new(inputs.gas_limit);
-        let (ending, result, output, used) = match precompiled::run(&mut around, call) {
+        let ran = precompiled::run(&mut around, call);
+        context.chain.objects = self.temporaries.count();
+        let (ending, result, output, used) = match ran {
             Ok(outcome) => (Ending::Returned, InstructionResult::Return, outcome.output, outcome.gas_used),
             Err(Failure::Refused { message, gas_used }) => (Ending::Refused, InstructionResult::Revert, error_string(&message), gas_used),
             Err(Failure::Storage(error)) => {

@@ -1,7 +1,7 @@
 //! The instructions that are not revm's own, and the tables they stand in.
 //!
 //! Under all rules: GASPRICE gives the transaction's field in full width (revm keeps 128 bits), EXTCODESIZE gives 1 for system
-//! contracts. Under 2.x rules SSTORE prices a write by the present value alone, as 2.x nodes do, instead of tracking the value at the
+//! contracts and the objects they opened. Under 2.x rules SSTORE prices a write by the present value alone, as 2.x nodes do, instead of tracking the value at the
 //! transaction's start (EIP-2200).
 
 use millrace_base::{Address, U256};
@@ -75,7 +75,8 @@ fn code_size(operands: Operands<'_, '_>) -> InstructionExecResult {
     let InstructionContext { interpreter, host } = operands;
     let address = interpreter.stack.peek(0).map(|word| Address::from_word(word.into()));
     host::extcodesize(InstructionContext { interpreter: &mut *interpreter, host })?;
-    if address.is_ok_and(precompiled::has_pseudo_code) {
+    let objects = host.chain.objects;
+    if address.is_ok_and(|address| precompiled::has_pseudo_code(address, objects)) {
         interpreter.stack.set(0, U256::ONE)?;
     }
     Ok(())

@@ -44,6 +44,8 @@ pub(super) struct Extras {
     pub gas_price: U256,
     /// SSTORE under 2.x rules.
     pub storage: StorageCosts,
+    /// Temporary objects of system contracts so far; their addresses look as if they had code.
+    pub objects: u64,
 }
 
 /// revm's context over our state.
@@ -150,15 +152,22 @@ fn block(environment: &BlockEnvironment) -> BlockEnv {
 
 impl<'a> Machine<'a> {
     /// Takes over `scratch`, which [`Machine::end`] gives back.
-    pub fn new(scratch: Scratch, database: Database<'a>, contracts: Contracts<'a>, schedule: &'a Schedule, configuration: &CfgEnv) -> Self {
+    pub fn new(
+        scratch: Scratch,
+        database: Database<'a>,
+        contracts: Contracts<'a>,
+        environment: &BlockEnvironment,
+        schedule: &'a Schedule,
+        configuration: &CfgEnv,
+    ) -> Self {
         let Scratch { mut state, frames, local, transaction, savepoints, warm_for } = scratch;
         state.set_spec_id(schedule.spec);
         let context = revm::Context {
-            block: block(contracts.block()),
+            block: block(environment),
             tx: transaction,
             cfg: configuration.clone(),
             journaled_state: revm::Journal::new_with_inner(database, state),
-            chain: Extras { gas_price: U256::ZERO, storage: schedule.storage.unwrap_or_default() },
+            chain: Extras { gas_price: U256::ZERO, storage: schedule.storage.unwrap_or_default(), objects: 0 },
             local,
             error: Ok(()),
         };

@@ -187,9 +187,9 @@ impl Replay {
         let system = |low: u64| Address::from_word(B256::from(U256::from(low)));
         if let Some(looked_at) = name.strip_prefix("ext.0x") {
             let looked_at: Address = looked_at.parse().unwrap();
-            return looked_at < system(0x1_0000) && looked_at > system(0xfff) && !precompiled::has_pseudo_code(looked_at);
+            return looked_at < system(0x1_0000) && looked_at > system(0xfff) && !precompiled::has_pseudo_code(looked_at, 0);
         }
-        let is_there = precompiled::has_pseudo_code(system(0x1000)) && precompiled::has_pseudo_code(system(0x1001));
+        let is_there = precompiled::has_pseudo_code(system(0x1000), 0) && precompiled::has_pseudo_code(system(0x1001), 0);
         !is_there && (name.contains("precompiled") || name == "ext.tx.1000")
     }
 

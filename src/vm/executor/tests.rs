@@ -417,7 +417,7 @@ fn what_ran_before_on_the_thread_changes_nothing() {
 #[test]
 fn table_writes_go_back_with_the_frame_that_made_them() {
     let factory = Address::from_word(B256::from(U256::from(0x1001)));
-    if !precompiled::has_pseudo_code(factory) {
+    if !precompiled::has_pseudo_code(factory, 0) {
         eprintln!("the system contracts are not registered: nothing is tested");
         return;
     }

@@ -1,0 +1,162 @@
+//! The recording of a 2.x node's system contracts (`../shared/vectors/reference-node/tx_system.json`), replayed through the executor:
+//! one transaction a block, calls where they were made.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use millrace_base::{Address, B256, Bytes, NodeId, RawTx, U256, hex};
+use millrace_core::StorageError;
+use millrace_core::table::system::{GenesisState, config, genesis_writes};
+use serde_json::Value;
+
+use super::harness::State;
+use crate::environment::{BlockEnvironment, BlockHashes};
+use crate::executor::{CallMessage, Executor};
+use crate::schedule::EvmRules;
+
+/// The recording node's id; it is the sealer of the replayed chain, so that the steps that name it fit.
+const SEALER: &str =
+    "08855440c9f639ce6bd00651df2d24690c984289665c0736a9368aee69e70712bfe0dfbdd8c7657cdac5ed39c7b43ec9683333ee0be40421650d715f627f125c";
+
+/// Steps that may differ, by the beginning of their names, and why.
+const DELIBERATE: [(&str, &str); 1] = [("killL.kill", "gasUsed below zero: half the use is refunded instead (correction 1)")];
+
+/// Steps of contracts and functions that are not there yet, by the beginning of their names.
+const NOT_COVERED: [(&str, &str); 0] = [];
+
+struct NoHashes;
+
+impl BlockHashes for NoHashes {
+    fn block_hash(&self, _: u64) -> Result<Option<B256>, StorageError> {
+        Ok(None)
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn bytes(value: &Value) -> Bytes {
+    hex::decode(text(value)).unwrap().into()
+}
+
+fn number(value: &Value) -> U256 {
+    text(value).parse().unwrap()
+}
+
+/// What is compared.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Answer {
+    status: U256,
+    output: Bytes,
+    gas_used: U256,
+    contract: Address,
+    logs: usize,
+}
+
+struct Replay {
+    executor: Executor,
+    state: State,
+    height: u64,
+}
+
+impl Replay {
+    fn new() -> Self {
+        let mut state = State::default();
+        let settings = [("tx_count_limit", "1000"), ("tx_gas_limit", "300000000"), ("consensus_timeout", "3")];
+        let settings = settings.map(|(key, value)| (key.to_string(), value.to_string())).to_vec();
+        state.apply(genesis_writes(&GenesisState { sealers: vec![NodeId::parse(SEALER).unwrap()], config: settings }));
+        Self { executor: Executor::new(EvmRules::Fisco2 { free_storage: false }), state, height: 0 }
+    }
+
+    fn block(&self, number: u64, governing: u64) -> BlockEnvironment {
+        let limit = config(&self.state, "tx_gas_limit", governing).unwrap().unwrap().parse().unwrap();
+        BlockEnvironment { number, timestamp_ms: 1_700_000_000_000 + number, tx_gas_limit: limit }
+    }
+
+    /// The recorded answer and ours.
+    fn transact(&mut self, step: &Value) -> (Answer, Answer) {
+        self.height += 1;
+        let receipt = &step["receipt"];
+        assert_eq!(number(&receipt["blockNumber"]), U256::from(self.height), "{}", step["name"]);
+        let transaction = RawTx::decode(&bytes(&step["rawTx"])).unwrap().verify().unwrap();
+        let block = self.block(self.height, self.height);
+        let done = self.executor.transact(&self.state, &NoHashes, &block, &transaction).unwrap();
+        self.state.apply(done.writes);
+        let expected = Answer {
+            status: number(&receipt["status"]),
+            output: bytes(&receipt["output"]),
+            gas_used: number(&receipt["gasUsed"]),
+            contract: text(&receipt["contractAddress"]).parse().unwrap(),
+            logs: receipt["logs"].as_array().unwrap().len(),
+        };
+        let ours = done.receipt;
+        let found = Answer {
+            status: U256::from(ours.status),
+            output: ours.output,
+            gas_used: ours.gas_used,
+            contract: ours.contract_address,
+            logs: ours.logs.len(),
+        };
+        (expected, found)
+    }
+
+    fn call(&mut self, step: &Value) -> (Answer, Answer) {
+        let (params, result) = (&step["params"], &step["response"]["result"]);
+        let message = CallMessage {
+            from: text(&params["from"]).parse().unwrap(),
+            to: text(&params["to"]).parse().unwrap(),
+            data: bytes(&params["data"]),
+            value: number(&params["value"]),
+        };
+        let block = self.block(self.height, self.height + 1);
+        let done = self.executor.call(&self.state, &NoHashes, &block, &message).unwrap();
+        let answer = |status, output| Answer { status, output, gas_used: U256::ZERO, contract: Address::ZERO, logs: 0 };
+        (answer(number(&result["status"]), bytes(&result["output"])), answer(U256::from(done.status), done.output))
+    }
+}
+
+fn reason(list: &[(&'static str, &'static str)], name: &str) -> Option<&'static str> {
+    list.iter().find(|(prefix, _)| name.starts_with(prefix)).map(|(_, reason)| *reason)
+}
+
+#[test]
+fn recorded_steps_of_system_contracts_give_the_recorded_answers() {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "../../../shared/vectors/reference-node/tx_system.json"].iter().collect();
+    let Ok(content) = std::fs::read(&path) else {
+        eprintln!("{} is not there: nothing is replayed", path.display());
+        return;
+    };
+    let recording: Value = serde_json::from_slice(&content).unwrap();
+    let mut replay = Replay::new();
+    let (mut equal, mut different) = (0, Vec::new());
+    let (mut deliberate, mut not_covered) = (BTreeMap::<_, usize>::new(), BTreeMap::<_, usize>::new());
+    for step in recording["steps"].as_array().unwrap() {
+        let name = text(&step["name"]);
+        let (expected, found) = match text(&step["kind"]) {
+            "tx" => replay.transact(step),
+            "call" if step.get("doNotReplay").is_none() => replay.call(step),
+            _ => continue,
+        };
+        if expected == found {
+            equal += 1;
+        } else if let Some(reason) = reason(&DELIBERATE, name) {
+            *deliberate.entry(reason).or_default() += 1;
+        } else if let Some(reason) = reason(&NOT_COVERED, name) {
+            *not_covered.entry(reason).or_default() += 1;
+        } else {
+            different.push(format!("{} {name}\n  expected {expected:?}\n  found    {found:?}", text(&step["kind"])));
+        }
+    }
+    println!(
+        "tx_system.json: equal {equal}, deliberate {}, not covered {}, different {}",
+        deliberate.values().sum::<usize>(),
+        not_covered.values().sum::<usize>(),
+        different.len()
+    );
+    println!("deliberate: {deliberate:#?}\nnot covered: {not_covered:#?}");
+    for difference in different.iter().take(30) {
+        println!("{difference:.1500}");
+    }
+    assert!(different.is_empty(), "{} steps differ from the recording", different.len());
+}

@@ -158,7 +158,7 @@ fn open_groups(config: &NodeConfig) -> Result<Registry, Fault> {
     // Half of the budget keeps decoded state, half is the database's own block cache.
     let state_bytes = config.cache_bytes / 2;
     let cache_bytes = usize::try_from(config.cache_bytes - state_bytes).unwrap_or(usize::MAX);
-    let shared = SharedResources::new(Budget { cache_bytes, ..Budget::default() });
+    let shared = SharedResources::new(Budget { cache_bytes, ..Budget::default() }).map_err(|error| storage_fault(&config.data_dir, &error))?;
     let per_group = state_bytes / config.groups.len().max(1) as u64;
     for group in &config.groups {
         registry.insert(Arc::new(open_group(config, group, &shared, per_group)?));
@@ -216,7 +216,8 @@ fn open_fault(path: &Path, error: OpenError) -> Fault {
 /// # Errors
 /// What the engine says, with what to do about it.
 pub fn open_read_only(path: &Path) -> Result<Arc<dyn Storage>, Fault> {
-    let shared = SharedResources::new(Budget { cache_bytes: READ_ONLY_CACHE_BYTES, ..Budget::default() });
+    let budget = Budget { cache_bytes: READ_ONLY_CACHE_BYTES, ..Budget::default() };
+    let shared = SharedResources::new(budget).map_err(|error| storage_fault(path, &error))?;
     let storage = RocksStorage::open_read_only(path, &shared).map_err(|error| storage_fault(path, &error))?;
     Ok(Arc::new(storage))
 }

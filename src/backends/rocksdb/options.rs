@@ -168,7 +168,6 @@ impl SharedResources {
         options.set_max_background_jobs(i32::try_from(self.background_threads + 1).expect("at most 65"));
         options.set_max_total_wal_size(LOG_BYTES);
         options.set_bytes_per_sync(SYNC_STEP_BYTES);
-        options.set_track_and_verify_wals_in_manifest(true);
         options.set_max_open_files(OPEN_FILES);
         options.set_max_log_file_size(DIARY_BYTES);
         options.set_keep_log_file_num(DIARY_FILES);
@@ -195,6 +194,9 @@ impl SharedResources {
         // Counted by us where they are of use; each would be a periodic task a group.
         options.set_stats_dump_period_sec(0);
         options.set_stats_persist_period_sec(0);
+        // Readers need it as much as writers: opened without it, a database whose manifest tracks logs makes RocksDB's reader follow a null
+        // pointer.
+        options.set_track_and_verify_wals_in_manifest(true);
         options
     }
 

@@ -10,7 +10,9 @@ use millrace_base::clock::Clock;
 use millrace_ledger::VoteLog;
 
 use crate::messages::{Incoming, ToCommit, ToExecute, ToNotify, ToOrder};
-use crate::runtime::{LaneQueue, LaneSender, LaneSpec, Pinning, Policy, QueueSpec, Sender, StageSpec, Topology, TopologyBuilder, TopologyError};
+use crate::runtime::{
+    LaneQueue, LaneSender, LaneSpec, Pinning, Policy, QueueSpec, Sender, StageSpec, Topology, TopologyBuilder, TopologyError,
+};
 use crate::stages::commit::{CommitOutputs, CommitStage};
 use crate::stages::execute::ExecuteStage;
 use crate::stages::notify::{Listener, NotifyStage};
@@ -161,12 +163,8 @@ pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), Topolo
         CommitStage::new(CommitOutputs { order: order_end.clone(), execute: execute_end.clone(), notify: notify_end.clone() })
     });
 
-    let mut notify = builder.stage::<NotifyStage>(StageSpec {
-        name: "notify",
-        workers: 1,
-        max_batch: 256,
-        what: "log each block, call listeners",
-    });
+    let mut notify =
+        builder.stage::<NotifyStage>(StageSpec { name: "notify", workers: 1, max_batch: 256, what: "log each block, call listeners" });
     notify.reads(&to_notify, |item| item);
     notify.instances(move |_| NotifyStage::new(listeners.clone()));
 

@@ -53,7 +53,8 @@ impl Node {
         let lock = lock_data_directory(&config.data_dir)?;
         let votes = VoteLog::open(&config.data_dir.join("votes")).map_err(|error| vote_log_fault(&config.data_dir, &error))?;
         let registry = Arc::new(open_groups(&config)?);
-        let workers = Workers { verify: config.verify_threads, execute: config.execute_threads, ..Workers::for_cores(config.execute_threads) };
+        let workers =
+            Workers { verify: config.verify_threads, execute: config.execute_threads, ..Workers::for_cores(config.execute_threads) };
         let parts = Parts { votes, clock: Arc::new(SystemClock), listeners: Vec::new() };
         let (topology, inlets) = topology::wire(workers, parts).map_err(|error| bug(&error.to_string()))?;
         let picture = topology.render();
@@ -150,7 +151,11 @@ fn vote_log_fault(directory: &Path, error: &std::io::Error) -> Fault {
 }
 
 fn bug(what: &str) -> Fault {
-    Fault::new(FaultKind::Operation, format!("the pipeline cannot be started: {what}"), "this is a bug of the node: please report it with this message")
+    Fault::new(
+        FaultKind::Operation,
+        format!("the pipeline cannot be started: {what}"),
+        "this is a bug of the node: please report it with this message",
+    )
 }
 
 fn open_groups(config: &NodeConfig) -> Result<Registry, Fault> {
@@ -158,7 +163,8 @@ fn open_groups(config: &NodeConfig) -> Result<Registry, Fault> {
     // Half of the budget keeps decoded state, half is the database's own block cache.
     let state_bytes = config.cache_bytes / 2;
     let cache_bytes = usize::try_from(config.cache_bytes - state_bytes).unwrap_or(usize::MAX);
-    let shared = SharedResources::new(Budget { cache_bytes, ..Budget::default() });
+    let shared =
+        SharedResources::new(Budget { cache_bytes, ..Budget::default() }).map_err(|error| storage_fault(&config.data_dir, &error))?;
     let per_group = state_bytes / config.groups.len().max(1) as u64;
     for group in &config.groups {
         registry.insert(Arc::new(open_group(config, group, &shared, per_group)?));
@@ -216,7 +222,8 @@ fn open_fault(path: &Path, error: OpenError) -> Fault {
 /// # Errors
 /// What the engine says, with what to do about it.
 pub fn open_read_only(path: &Path) -> Result<Arc<dyn Storage>, Fault> {
-    let shared = SharedResources::new(Budget { cache_bytes: READ_ONLY_CACHE_BYTES, ..Budget::default() });
+    let budget = Budget { cache_bytes: READ_ONLY_CACHE_BYTES, ..Budget::default() };
+    let shared = SharedResources::new(budget).map_err(|error| storage_fault(path, &error))?;
     let storage = RocksStorage::open_read_only(path, &shared).map_err(|error| storage_fault(path, &error))?;
     Ok(Arc::new(storage))
 }
@@ -226,7 +233,9 @@ fn storage_fault(path: &Path, error: &StorageError) -> Fault {
     let (kind, remedy) = match error {
         StorageError::Full { .. } => (FaultKind::Disk, "free space on the device, then start again; nothing committed is lost"),
         StorageError::Locked { .. } => (FaultKind::Storage, "stop the other process that uses this database"),
-        StorageError::Corrupt { .. } => (FaultKind::Storage, "restore the directory from a copy; `millrace db verify` shows what is damaged"),
+        StorageError::Corrupt { .. } => {
+            (FaultKind::Storage, "restore the directory from a copy; `millrace db verify` shows what is damaged")
+        }
         StorageError::OutOfOrder { .. } | StorageError::Engine(_) => {
             (FaultKind::Storage, "check the disk and the permissions of the directory; the message above is the engine's own")
         }

@@ -180,7 +180,9 @@ impl<S: Stage> StageBuilder<'_, S> {
         let seeds = sources
             .into_iter()
             .enumerate()
-            .map(|(worker, sources)| -> WorkerSeed { Box::new(Worker::new(make(worker), Inbox::new(sources), Arc::clone(&control), worker, max_batch)) })
+            .map(|(worker, sources)| -> WorkerSeed {
+                Box::new(Worker::new(make(worker), Inbox::new(sources), Arc::clone(&control), worker, max_batch))
+            })
             .collect();
         topology.stages.push(BuiltStage { index, control, seeds });
     }
@@ -236,7 +238,17 @@ impl TopologyBuilder {
 
     fn add_queue<T>(&mut self, spec: &QueueSpec<T>, item: &'static str, kind: QueueKind, probe: Arc<dyn Probe>) -> usize {
         let (name, depth, policy, why) = (spec.name, spec.depth, spec.policy, spec.why);
-        self.graph.queues.push(QueueNode { name, item, depth, policy, why, kind, ingresses: Vec::new(), writers: Vec::new(), readers: Vec::new() });
+        self.graph.queues.push(QueueNode {
+            name,
+            item,
+            depth,
+            policy,
+            why,
+            kind,
+            ingresses: Vec::new(),
+            writers: Vec::new(),
+            readers: Vec::new(),
+        });
         self.probes.push(probe);
         self.graph.queues.len() - 1
     }
@@ -298,4 +310,3 @@ fn short_type_name<T>() -> &'static str {
     let path = whole.split('<').next().unwrap_or(whole);
     path.rsplit("::").next().unwrap_or(path)
 }
-

@@ -53,8 +53,13 @@ impl Graph {
 
     /// Stages that read what `stage` writes, over the queues that `through` accepts; in order of declaration, without repeats.
     pub(crate) fn next_stages(&self, stage: usize, through: impl Fn(&QueueNode) -> bool) -> Vec<usize> {
-        let mut next: Vec<usize> =
-            self.stages[stage].writes.iter().map(|&queue| &self.queues[queue]).filter(|queue| through(queue)).flat_map(|queue| queue.readers.iter().copied()).collect();
+        let mut next: Vec<usize> = self.stages[stage]
+            .writes
+            .iter()
+            .map(|&queue| &self.queues[queue])
+            .filter(|queue| through(queue))
+            .flat_map(|queue| queue.readers.iter().copied())
+            .collect();
         next.sort_unstable();
         next.dedup();
         next
@@ -81,7 +86,9 @@ impl Graph {
         let together = |a: usize, b: usize| a == b || (reach[a][b] && reach[b][a]);
         let mut placed = vec![false; count];
         let mut order = Vec::new();
-        while let Some(first) = (0..count).find(|&stage| !placed[stage] && (0..count).all(|other| placed[other] || !reach[other][stage] || together(other, stage))) {
+        while let Some(first) = (0..count)
+            .find(|&stage| !placed[stage] && (0..count).all(|other| placed[other] || !reach[other][stage] || together(other, stage)))
+        {
             let group: Vec<usize> = (0..count).filter(|&stage| together(first, stage)).collect();
             group.iter().for_each(|&stage| placed[stage] = true);
             order.push(group);

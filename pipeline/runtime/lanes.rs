@@ -191,7 +191,11 @@ impl<T: Send + 'static> GroupLanes<T> {
         let Some(_stay) = lane.gate.enter() else { return Err(LaneError::NoLane(item)) };
         let weight = self.weight_of(&item);
         let queued = lane.queued_weight.fetch_add(weight, Ordering::Relaxed);
-        let sent = if queued > 0 && queued + weight > self.spec.lane_weight { Err(item) } else { lane.sender.try_send(item).map_err(TrySendError::into_inner) };
+        let sent = if queued > 0 && queued + weight > self.spec.lane_weight {
+            Err(item)
+        } else {
+            lane.sender.try_send(item).map_err(TrySendError::into_inner)
+        };
         if let Err(item) = sent {
             lane.queued_weight.fetch_sub(weight, Ordering::Relaxed);
             lane.counters.note_depth(lane.receiver.len());

@@ -105,13 +105,18 @@ fn read_stage(control: &StageControl) -> StageMetrics {
 impl PipelineMetrics {
     /// Prometheus text format. Times in seconds.
     pub fn to_prometheus(&self) -> String {
-        let mut text = String::from("# HELP millrace_stage_seconds_total Wall time of a stage's worker by regime; the regimes add up to it.\n# TYPE millrace_stage_seconds_total counter\n");
+        let mut text = String::from(
+            "# HELP millrace_stage_seconds_total Wall time of a stage's worker by regime; the regimes add up to it.\n# TYPE millrace_stage_seconds_total counter\n",
+        );
         for (stage, worker, metrics) in self.workers() {
             for regime in Regime::ALL {
                 let nanoseconds = metrics.times.of(regime);
                 let (seconds, rest) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
                 let regime = regime.name();
-                let _ = writeln!(text, "millrace_stage_seconds_total{{stage=\"{stage}\",worker=\"{worker}\",regime=\"{regime}\"}} {seconds}.{rest:09}");
+                let _ = writeln!(
+                    text,
+                    "millrace_stage_seconds_total{{stage=\"{stage}\",worker=\"{worker}\",regime=\"{regime}\"}} {seconds}.{rest:09}"
+                );
             }
         }
         type WorkerColumn = (&'static str, &'static str, &'static str, fn(&WorkerMetrics) -> u64);
@@ -158,7 +163,10 @@ impl PipelineMetrics {
 
     /// A compact table of what happened since an earlier reading: shares of time in percent, items, queue levels.
     pub fn to_table(&self, earlier: &PipelineMetrics) -> String {
-        let mut text = format!("{:<15} {:>6} {:>7} {:>7} {:>6} {:>10} {:>7}  state\n", "stage", "busy%", "starved", "blocked", "tick%", "items", "a batch");
+        let mut text = format!(
+            "{:<15} {:>6} {:>7} {:>7} {:>6} {:>10} {:>7}  state\n",
+            "stage", "busy%", "starved", "blocked", "tick%", "items", "a batch"
+        );
         let before: Vec<_> = earlier.workers().map(|(_, _, worker)| worker.clone()).collect();
         let idle = WorkerMetrics::default();
         for (position, (stage, index, worker)) in self.workers().enumerate() {
@@ -170,7 +178,13 @@ impl PipelineMetrics {
             let batches = worker.batches - before.batches.min(worker.batches);
             let workers = self.stages.iter().find(|other| other.stage == stage).map_or(1, |stage| stage.workers.len());
             let name = super::validate::thread_name(stage, workers, index);
-            let state = if worker.failed { "FAILED" } else if worker.alive { "runs" } else { "ended" };
+            let state = if worker.failed {
+                "FAILED"
+            } else if worker.alive {
+                "runs"
+            } else {
+                "ended"
+            };
             let _ = writeln!(
                 text,
                 "{name:<15} {:>6} {:>7} {:>7} {:>6} {items:>10} {:>7}  {state}",
@@ -181,10 +195,17 @@ impl PipelineMetrics {
                 items / batches.max(1)
             );
         }
-        let _ = writeln!(text, "\n{:<15} {:>5} {:>8} {:>8} {:>8} {:>10} {:>9} {:>8} {:>8} {:>6}", "queue", "part", "depth", "of", "high", "received", "rejected", "dropped", "replaced", "lost");
+        let _ = writeln!(
+            text,
+            "\n{:<15} {:>5} {:>8} {:>8} {:>8} {:>10} {:>9} {:>8} {:>8} {:>6}",
+            "queue", "part", "depth", "of", "high", "received", "rejected", "dropped", "replaced", "lost"
+        );
         for queue in &self.queues {
             let QueueMetrics { queue: name, part, depth, capacity, high_water, received, rejected, dropped, replaced, lost, .. } = queue;
-            let _ = writeln!(text, "{name:<15} {part:>5} {depth:>8} {capacity:>8} {high_water:>8} {received:>10} {rejected:>9} {dropped:>8} {replaced:>8} {lost:>6}");
+            let _ = writeln!(
+                text,
+                "{name:<15} {part:>5} {depth:>8} {capacity:>8} {high_water:>8} {received:>10} {rejected:>9} {dropped:>8} {replaced:>8} {lost:>6}"
+            );
         }
         text
     }

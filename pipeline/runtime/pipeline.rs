@@ -216,7 +216,9 @@ impl Pipeline {
                 });
             } else {
                 stage.threads.clear();
-                stage.reads.iter().for_each(|&queue| [Origin::Outside, Origin::Stage].into_iter().for_each(|origin| self.metrics.probes[queue].close(origin)));
+                stage.reads.iter().for_each(|&queue| {
+                    [Origin::Outside, Origin::Stage].into_iter().for_each(|origin| self.metrics.probes[queue].close(origin))
+                });
             }
         }
         missed.iter().for_each(|stage| tracing::warn!(stage, "stage missed its deadline to stop"));

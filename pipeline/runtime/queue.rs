@@ -287,7 +287,9 @@ impl<T: Send + 'static> Shard<T> {
                 self.counters.blocked.fetch_add(1, Ordering::Relaxed);
                 regime::blocked(|| self.put_when_room(sender, item, origin))
             }
-            Policy::NeverFull => panic!("queue {} of worker {} is full with {} items, against: {}", self.name, self.worker, self.capacity, self.why),
+            Policy::NeverFull => {
+                panic!("queue {} of worker {} is full with {} items, against: {}", self.name, self.worker, self.capacity, self.why)
+            }
             Policy::DropNew => {
                 self.counters.dropped.fetch_add(1, Ordering::Relaxed);
                 Ok(Delivery::DroppedNew(item))

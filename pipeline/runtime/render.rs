@@ -37,7 +37,11 @@ fn render_stage(graph: &Graph, stage: usize, text: &mut String) {
     text.push('\n');
     for &queue in &node.reads {
         let queue = &graph.queues[queue];
-        let writers = queue.ingresses.iter().map(|name| format!("({name})")).chain(queue.writers.iter().map(|&writer| graph.stages[writer].name.to_owned()));
+        let writers = queue
+            .ingresses
+            .iter()
+            .map(|name| format!("({name})"))
+            .chain(queue.writers.iter().map(|&writer| graph.stages[writer].name.to_owned()));
         let _ = writeln!(text, "  {} --{}--> ", writers.collect::<Vec<_>>().join(", "), label(queue));
     }
     let _ = writeln!(text, "  +{rule}+\n  | {head:<width$} |\n  | {:<width$} |\n  +{rule}+", node.what);
@@ -62,7 +66,9 @@ fn shape(queue: &QueueNode) -> String {
 
 /// The picture is not the one in the golden file.
 #[derive(Debug, thiserror::Error)]
-#[error("{path} line {line} differs:\n  file:  {expected}\n  wired: {found}\nIf the change is meant, run again with {BLESS}=1 and commit the file.")]
+#[error(
+    "{path} line {line} differs:\n  file:  {expected}\n  wired: {found}\nIf the change is meant, run again with {BLESS}=1 and commit the file."
+)]
 pub struct GoldenMismatch {
     /// The file.
     pub path: String,

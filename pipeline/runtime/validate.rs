@@ -101,7 +101,9 @@ pub enum TopologyError {
         second: &'static str,
     },
     /// A writer that serves all groups, or a thread from outside, would stand still because of one group.
-    #[error("{writer} would wait for room in {queue}, and with it every group; only stages pinned by group may wait, and only for each other")]
+    #[error(
+        "{writer} would wait for room in {queue}, and with it every group; only stages pinned by group may wait, and only for each other"
+    )]
     NodeWideWriterWaits {
         /// Stage or ingress.
         writer: &'static str,
@@ -109,7 +111,9 @@ pub enum TopologyError {
         queue: &'static str,
     },
     /// One group's load would hold up the stages of another.
-    #[error("stage {writer} would wait for the node-wide stage {reader} at {queue}; node-wide stages refuse or drop, they do not hold up groups")]
+    #[error(
+        "stage {writer} would wait for the node-wide stage {reader} at {queue}; node-wide stages refuse or drop, they do not hold up groups"
+    )]
     BlocksOnNodeWideStage {
         /// Writing stage.
         writer: &'static str,
@@ -190,7 +194,11 @@ fn check_queue(graph: &Graph, queue: &QueueNode) -> Result<(), TopologyError> {
         [] => return Err(TopologyError::NoReader { queue: queue.name }),
         [_] => {}
         [first, second, ..] => {
-            return Err(TopologyError::SeveralReaders { queue: queue.name, first: graph.stages[first].name, second: graph.stages[second].name });
+            return Err(TopologyError::SeveralReaders {
+                queue: queue.name,
+                first: graph.stages[first].name,
+                second: graph.stages[second].name,
+            });
         }
     }
     if queue.writers.is_empty() && queue.ingresses.is_empty() {
@@ -246,7 +254,10 @@ fn check_no_blocking_cycle(graph: &Graph) -> Result<(), TopologyError> {
         }
         if !done[stage] {
             path.push(stage);
-            graph.next_stages(stage, |queue| queue.policy == Policy::Block).into_iter().try_for_each(|next| walk(graph, next, path, done))?;
+            graph
+                .next_stages(stage, |queue| queue.policy == Policy::Block)
+                .into_iter()
+                .try_for_each(|next| walk(graph, next, path, done))?;
             path.pop();
             done[stage] = true;
         }

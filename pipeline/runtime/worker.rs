@@ -172,7 +172,10 @@ impl<S: Stage> Worker<S> {
             if phase == Phase::Finishing {
                 self.inbox.close();
             }
-            if phase > Phase::Running && !std::mem::replace(&mut self.told_to_stop, true) && !self.guarded(on_fault, |worker| worker.stage.on_stop()) {
+            if phase > Phase::Running
+                && !std::mem::replace(&mut self.told_to_stop, true)
+                && !self.guarded(on_fault, |worker| worker.stage.on_stop())
+            {
                 return End::Failed;
             }
             let taken = self.inbox.take(&mut self.batch, self.max_batch);

@@ -65,14 +65,6 @@ impl GroupExecution {
         Ok(Self { ledger, executor, epoch, ahead: BTreeMap::new(), base, epoch_ended_at: None })
     }
 
-    /// Hash and accumulator after the last executed block.
-    fn tip(&self) -> (u64, B256, &StateAccumulator) {
-        match self.ahead.last_key_value() {
-            Some((height, ahead)) => (*height, ahead.hash, &ahead.accumulator),
-            None => (self.base.0, self.base.1, &self.base.2),
-        }
-    }
-
     fn state(&self) -> Arc<LayeredState> {
         let layers = self.ahead.values().rev().map(|ahead| Arc::clone(&ahead.layer)).collect();
         Arc::new(LayeredState::new(self.ledger.chain().state(), layers))
@@ -80,20 +72,24 @@ impl GroupExecution {
 
     fn run(&mut self, proposal: Proposal) -> Result<(ExecutedBlock, Option<Epoch>), StorageError> {
         let state = self.state();
-        let (tip, parent_hash, accumulator) = self.tip();
+        let Self { ledger, executor, epoch, ahead, base, .. } = self;
+        let (tip, parent_hash, accumulator) = match ahead.last_key_value() {
+            Some((height, ahead)) => (*height, ahead.hash, &ahead.accumulator),
+            None => (base.0, base.1, &base.2),
+        };
         let number = proposal.header.height;
         assert_eq!(number, tip + 1, "ordered blocks arrive in height order");
-        let block = self.executor.execute(BlockOrder {
+        let block = executor.execute(BlockOrder {
             parent_hash,
             number,
             timestamp_ms: proposal.header.timestamp_ms,
-            tx_gas_limit: self.epoch.tx_gas_limit,
+            tx_gas_limit: epoch.tx_gas_limit,
             sealer: u64::from(proposal.header.sealer),
-            sealer_list: self.epoch.sealers.clone(),
+            sealer_list: epoch.sealers.clone(),
             transactions: proposal.transactions,
             state,
             accumulator,
-            hashes: &Hashes { ledger: &self.ledger, ahead: &self.ahead },
+            hashes: &Hashes { ledger, ahead },
         })?;
         let layer = Arc::new(Layer::new(&block.writes));
         self.ahead.insert(number, Ahead { hash: block.block.hash, layer, accumulator: block.accumulator.clone() });

@@ -38,7 +38,10 @@ impl Stage for NotifyStage {
             match event {
                 ToNotify::Block { group, block } => {
                     let (number, hash, transactions) = (block.header.number, block.hash, block.transactions.len());
-                    tracing::info!("[g:{group}]^^^^^^^^Report,num={number},hash={hash},tx={transactions},sealerIdx={}", block.header.sealer);
+                    tracing::info!(
+                        "[g:{group}]^^^^^^^^Report,num={number},hash={hash},tx={transactions},sealerIdx={}",
+                        block.header.sealer
+                    );
                     self.listeners.iter().for_each(|listener| listener.on_block(group, &block));
                 }
                 ToNotify::Expired { group, hashes } => {

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_base::clock::Clock;
 use millrace_base::GroupId;
+use millrace_base::clock::Clock;
 use millrace_ledger::VoteLog;
 
 use crate::messages::{ToCommit, ToExecute, ToNotify, ToOrder};

@@ -59,11 +59,8 @@ impl Genesis {
 
     /// Block 0 with the system tables it creates.
     pub(crate) fn commit(&self) -> Result<Commit, StorageError> {
-        let config = [
-            ("tx_count_limit", self.tx_count_limit),
-            ("tx_gas_limit", self.tx_gas_limit),
-            ("consensus_timeout", self.consensus_timeout_s),
-        ];
+        let config =
+            [("tx_count_limit", self.tx_count_limit), ("tx_gas_limit", self.tx_gas_limit), ("consensus_timeout", self.consensus_timeout_s)];
         let config = config.into_iter().map(|(key, value)| (key.to_owned(), value.to_string())).collect();
         let writes = system::genesis_writes(&GenesisState { sealers: self.sealers.clone(), config });
         let mut accumulator = StateAccumulator::new();

@@ -137,7 +137,8 @@ fn check_signatures(block: &Block) -> Result<(), String> {
     let sealers = &block.header.sealer_list;
     let mut signers = BTreeSet::new();
     for signature in &block.signatures {
-        let sealer = sealers.get(signature.index as usize).ok_or_else(|| format!("signer {} is not in the sealer list", signature.index))?;
+        let sealer =
+            sealers.get(signature.index as usize).ok_or_else(|| format!("signer {} is not in the sealer list", signature.index))?;
         if !sealer.verify(block.hash, &signature.signature) {
             return Err(format!("the signature of sealer {} does not fit the block hash", signature.index));
         }

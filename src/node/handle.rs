@@ -49,7 +49,8 @@ impl NodeHandle {
         let Some(ledger) = self.registry.get(group) else { return (submission.reply)(Err(SubmitError::NoSuchGroup)) };
         let bytes = submission.raw.len();
         if !ledger.ingress().enter(bytes) {
-            let message = format!("group {group} has {} bytes of transactions waiting for verification; try again", ledger.ingress().bytes());
+            let message =
+                format!("group {group} has {} bytes of transactions waiting for verification; try again", ledger.ingress().bytes());
             return (submission.reply)(Err(SubmitError::Busy(message)));
         }
         let Err(error) = self.submissions.send(group, Incoming { ledger: Arc::clone(&ledger), submission }) else { return };
@@ -106,7 +107,8 @@ impl NodeView for NodeHandle {
         if self.is_stopping.load(Ordering::Acquire) {
             return Err("the node is stopping".into());
         }
-        let halted = |ledger: &Arc<millrace_ledger::Ledger>| ledger.halted().map(|reason| format!("group {} has halted: {reason}", ledger.id()));
+        let halted =
+            |ledger: &Arc<millrace_ledger::Ledger>| ledger.halted().map(|reason| format!("group {} has halted: {reason}", ledger.id()));
         match self.registry.all().iter().find_map(halted) {
             Some(reason) => Err(reason),
             None => Ok(()),

@@ -7,8 +7,8 @@ use millrace_administration::digest::Domain;
 use millrace_administration::pbft::{PbftConfig, PbftEngine, WINDOW};
 use millrace_administration::sealer::{Decision, SealerView, decide};
 use millrace_administration::{Effect, Engine, Input, VoteRecord};
-use millrace_base::limits::{MAX_BLOCK_TRANSACTIONS, MAX_WIRE_BYTES};
 use millrace_base::GroupId;
+use millrace_base::limits::{MAX_BLOCK_TRANSACTIONS, MAX_WIRE_BYTES};
 use millrace_ledger::Ledger;
 use millrace_ledger::vote_log::Voted;
 

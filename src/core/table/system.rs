@@ -115,6 +115,11 @@ pub fn genesis_writes(genesis: &GenesisState) -> Writes {
     journal.into_writes()
 }
 
+/// Whether rows of this table decide who votes and under which settings: a block that writes one may end its epoch.
+pub fn governs(table: &str) -> bool {
+    table == CONFIG || table == CONSENSUS
+}
+
 /// An on-chain setting as it governs block `number` (rows whose `enable_num` is at most that).
 pub fn config(state: &dyn StateReader, key: &str, number: u64) -> Result<Option<String>, StorageError> {
     let entries = entries(state, CONFIG, key)?;

@@ -225,6 +225,7 @@ fn failure_status(ended: &Ended) -> TransactionStatus {
         Some(Ending::PrecompileTooExpensive) => return TransactionStatus::OutOfGasBase,
         Some(Ending::PrecompileFailed) => return TransactionStatus::RevertInstruction,
         Some(Ending::Refused) => return TransactionStatus::PrecompiledError,
+        Some(Ending::CreationDenied) => return TransactionStatus::PermissionDenied,
         Some(Ending::Returned) | None => {}
     }
     if let Some(status) = ended.stack_error {

@@ -48,10 +48,12 @@ mod tables;
 use millrace_base::{Address, Bytes};
 use millrace_core::StorageError;
 use millrace_core::overlay::Journal;
+use millrace_core::table::system;
 
 use crate::environment::BlockEnvironment;
 use contract::{Contract, Invocation, Unknown};
 pub use objects::Temporaries;
+use tables::Writer;
 
 /// The accounts of the transaction in progress, as the EVM sees them.
 pub trait Accounts {
@@ -156,6 +158,11 @@ pub fn is_contract(address: Address, temporaries: &Temporaries) -> bool {
 /// correction 8) and, of the temporary ones, those that a transaction with so many `objects` has opened.
 pub fn has_pseudo_code(address: Address, objects: u64) -> bool {
     number_of(address).is_some_and(|number| fixed_contract(number).is_some() || objects::is_opened(number, objects))
+}
+
+/// Whether `origin` may create contracts in block `number`: by the grants on the table of tables.
+pub fn may_create_contracts(journal: &Journal<'_>, origin: Address, number: u64) -> Result<bool, StorageError> {
+    Writer::in_block(origin, number).may_write(journal, system::TABLES)
 }
 
 /// Runs a call of a contract for which [`is_contract`] holds; a call of another address returns nothing.

@@ -2,6 +2,7 @@
 //!
 //! Invariant: every call that has no code to run ends here, so revm's rule that a call of nothing succeeds never applies.
 
+use millrace_base::abi::error_string;
 use millrace_base::{Address, Bytes, U256};
 use millrace_core::StorageError;
 use millrace_core::overlay::Journal;
@@ -42,6 +43,8 @@ pub(super) enum Ending {
     PrecompileFailed,
     /// A system contract refused, or its work is above the gas given.
     Refused,
+    /// The origin may not create contracts.
+    CreationDenied,
 }
 
 /// Runs such calls for one transaction and holds the tables' side of it.
@@ -67,6 +70,11 @@ impl<'a> Contracts<'a> {
     pub fn new(journal: Journal<'a>, schedule: &'a Schedule, block: BlockEnvironment, origin: Address) -> Self {
         let temporaries = Temporaries::default();
         Self { journal, ending: Ending::Returned, forgivable: 0, failure: None, schedule, block, origin, temporaries }
+    }
+
+    /// Whether the origin may create contracts: who may write the table of tables (`spec/client-protocol.md` 8.6).
+    pub fn may_create(&self) -> Result<bool, StorageError> {
+        precompiled::may_create_contracts(&self.journal, self.origin, self.block.number)
     }
 
     fn end(&mut self, ending: Ending, result: InstructionResult, gas: Gas, output: Bytes) -> InterpreterResult {
@@ -131,7 +139,7 @@ impl<'a> Contracts<'a> {
         context.chain.objects = self.temporaries.count();
         let (ending, result, output, used) = match ran {
             Ok(outcome) => (Ending::Returned, InstructionResult::Return, outcome.output, outcome.gas_used),
-            Err(Failure::Refused { message, gas_used }) => (Ending::Refused, InstructionResult::Revert, error_string(&message), gas_used),
+            Err(Failure::Refused { message, gas_used }) => (Ending::Refused, InstructionResult::Revert, error_string(message), gas_used),
             Err(Failure::Storage(error)) => {
                 let text = error.to_string();
                 self.failure = Some(error);
@@ -142,7 +150,7 @@ impl<'a> Contracts<'a> {
             let left = inputs.gas_limit;
             self.forgivable = self.forgivable.saturating_sub(used);
             let text = format!("OutOfGas when executing precompiled Contract, gasUsed: {used}, leftGas:{left}");
-            return Ok(self.end(Ending::Refused, InstructionResult::Revert, gas, error_string(&text)));
+            return Ok(self.end(Ending::Refused, InstructionResult::Revert, gas, error_string(text)));
         }
         Ok(self.end(ending, result, gas, output))
     }
@@ -165,7 +173,7 @@ impl<'a> PrecompileProvider<Context<'a>> for Contracts<'a> {
         if precompiled::is_contract(inputs.bytecode_address, &self.temporaries) {
             return self.run_system(context, inputs).map(Some);
         }
-        let output = error_string(&format!("Error address:{:x}", inputs.bytecode_address));
+        let output = error_string(format!("Error address:{:x}", inputs.bytecode_address));
         Ok(Some(self.end(Ending::NoCode, InstructionResult::Revert, Gas::new(inputs.gas_limit), output)))
     }
 
@@ -205,16 +213,4 @@ fn word(input: &[u8], position: usize) -> U256 {
     let mut word = [0; 32];
     word[..given.len()].copy_from_slice(given);
     U256::from_be_bytes(word)
-}
-
-/// Solidity's encoding of `Error(string)`.
-pub(super) fn error_string(message: &str) -> Bytes {
-    const SELECTOR: [u8; 4] = millrace_base::hex!("08c379a0");
-    let mut data = Vec::with_capacity(4 + 64 + message.len().next_multiple_of(32));
-    data.extend_from_slice(&SELECTOR);
-    data.extend_from_slice(&U256::from(32).to_be_bytes::<32>());
-    data.extend_from_slice(&U256::from(message.len()).to_be_bytes::<32>());
-    data.extend_from_slice(message.as_bytes());
-    data.resize(4 + 64 + message.len().next_multiple_of(32), 0);
-    data.into()
 }

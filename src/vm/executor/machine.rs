@@ -15,8 +15,8 @@ use revm::handler::{EthFrame, EvmTr, FrameResult, ItemOrResult};
 use revm::interpreter::interpreter_action::FrameInit;
 use revm::interpreter::interpreter_types::{Jumps, LegacyBytecode};
 use revm::interpreter::{
-    CallInput, CallInputs, CallScheme, CallValue, CreateInputs, FrameInput, Gas, InstructionResult, Interpreter, InterpreterAction,
-    InterpreterResult, SharedMemory,
+    CallInput, CallInputs, CallScheme, CallValue, CreateInputs, CreateOutcome, FrameInput, Gas, InstructionResult, Interpreter,
+    InterpreterAction, InterpreterResult, SharedMemory,
 };
 use revm::primitives::hardfork::SpecId;
 use revm::state::TransactionId;
@@ -268,7 +268,8 @@ impl<'a> Machine<'a> {
         memory.set_memory_limit(MAX_MEMORY_BYTES);
         let mut outcome = self.begin(FrameInit { depth: 0, memory, frame_input: input })?;
         if let Some(result) = outcome {
-            self.ending = Some(self.engine.precompiles.ending).filter(|_| matches!(result, FrameResult::Call(_)));
+            let ending = self.engine.precompiles.ending;
+            self.ending = Some(ending).filter(|_| matches!(result, FrameResult::Call(_)) || ending == Ending::CreationDenied);
             return Ok(result);
         }
         self.engine.frame_stack.get().interpreter.input.call_value = value;
@@ -293,6 +294,11 @@ impl<'a> Machine<'a> {
     /// Begins a frame; a call that needs none gives its result at once.
     fn begin(&mut self, init: FrameInit) -> Result<Option<FrameResult>, ContextError<DatabaseFailure>> {
         self.deepest = self.deepest.max(init.depth);
+        if let FrameInput::Create(inputs) = &init.frame_input
+            && !self.engine.precompiles.may_create().map_err(|error| ContextError::Db(DatabaseFailure(error)))?
+        {
+            return Ok(Some(self.deny_creation(inputs.gas_limit())));
+        }
         let savepoint = self.engine.precompiles.journal.savepoint();
         match self.engine.frame_init(init)? {
             ItemOrResult::Result(result) => {
@@ -310,6 +316,15 @@ impl<'a> Machine<'a> {
                 Ok(None)
             }
         }
+    }
+
+    /// A creation that the origin may not make takes all gas it was given and leaves the creator's nonce.
+    fn deny_creation(&mut self, gas_limit: u64) -> FrameResult {
+        self.engine.precompiles.ending = Ending::CreationDenied;
+        let mut gas = Gas::new(gas_limit);
+        gas.spend_all();
+        let result = InterpreterResult { result: InstructionResult::PrecompileError, output: Bytes::new(), gas };
+        FrameResult::Create(CreateOutcome::new(result, None))
     }
 
     /// A new contract has created nothing yet. revm starts it at one as Ethereum does, and goes back to zero on revert.

@@ -124,7 +124,7 @@ fn calling(target: Address, gas: u16) -> Vec<u8> {
 }
 
 fn reverted_with(message: &str) -> Bytes {
-    contracts::error_string(message)
+    millrace_base::abi::error_string(message)
 }
 
 #[test]
@@ -449,4 +449,29 @@ fn table_writes_go_back_with_the_frame_that_made_them() {
     assert!(rows(&kept) > 0);
     let keys: BTreeSet<_> = kept.writes.iter().map(|write| write.0.clone()).collect();
     assert_eq!(keys.len(), kept.writes.len());
+}
+
+#[test]
+fn who_has_no_grant_on_the_table_of_tables_creates_no_contract() {
+    let mut chain = Chain::new(FISCO2);
+    // CREATE of nothing; the address goes to slot 0.
+    let factory = chain.deploy(&hex!("600060006000f060005500"));
+    let grants = ["0x0000000000000000000000000000000000000001"].map(|address| {
+        let fields = [("table_name", "_sys_tables_"), ("address", address), ("enable_num", "7")];
+        let fields = fields.map(|(name, value)| (name.into(), Bytes::from_static(value.as_bytes())));
+        millrace_core::Entry { id: 0, fields: fields.into() }
+    });
+    let row = StateKey::Row("_sys_table_access_".into(), b"_sys_tables_"[..].into());
+    chain.state.insert(row, StateValue::Row(grants.to_vec().into()));
+    let deploying = deploying(&[0x00]);
+    assert_eq!(chain.create(&deploying).receipt.status, 0, "the block of the grant itself");
+    chain.environment.number += 1;
+    let nonce = chain.account(cow().address()).nonce;
+    let denied = chain.create(&deploying);
+    assert_eq!((denied.receipt.status, denied.receipt.gas_used), (25, U256::from(LIMIT)));
+    assert_eq!((denied.receipt.contract_address, denied.writes.len()), (Address::ZERO, 0));
+    assert_eq!(chain.account(cow().address()).nonce, nonce);
+    let within = chain.send(factory, &[]);
+    assert_eq!((within.receipt.status, within.writes.len()), (0, 0), "zero was stored over zero");
+    assert!(within.receipt.gas_used > U256::from(LIMIT / 10 * 9), "the creation took all it was given");
 }

@@ -13,6 +13,7 @@ pub(super) struct Contract {
     /// Its address as a number; 0 for kinds of objects.
     pub address: u64,
     /// The name 2.x gives it.
+    #[allow(dead_code, reason = "for readers and tests")]
     pub name: &'static str,
     /// Whether the size of the input counts as memory used.
     pub counts_input: bool,
@@ -27,6 +28,7 @@ pub(super) struct Function {
     /// Of `signature`; a test compares them.
     pub selector: Selector,
     /// Canonical.
+    #[allow(dead_code, reason = "for readers and tests")]
     pub signature: &'static str,
     /// Reads the arguments, does the work, returns the output.
     pub run: fn(&mut Invocation<'_, '_, '_>) -> Result<Bytes, Failure>,

@@ -19,10 +19,22 @@ const SEALER: &str =
     "08855440c9f639ce6bd00651df2d24690c984289665c0736a9368aee69e70712bfe0dfbdd8c7657cdac5ed39c7b43ec9683333ee0be40421650d715f627f125c";
 
 /// Steps that may differ, by the beginning of their names, and why.
-const DELIBERATE: [(&str, &str); 1] = [("killL.kill", "gasUsed below zero: half the use is refunded instead (correction 1)")];
+const DELIBERATE: [(&str, &str); 1] =
+    [("crud.select.odd.8", "that node had just restarted and lost a field _id_ that it had stored and shown before")];
 
 /// Steps of contracts and functions that are not there yet, by the beginning of their names.
-const NOT_COVERED: [(&str, &str); 0] = [];
+const NOT_COVERED: [(&str, &str); 7] = [
+    ("life.", "ContractLifeCycle"),
+    ("frozen.", "ContractLifeCycle"),
+    ("perm.gw.", "writers of a contract's storage"),
+    ("perm.rw.", "writers of a contract's storage"),
+    ("perm.qp2", "writers of a contract's storage"),
+    ("perm.hello.set.cow", "writers of a contract's storage"),
+    ("crypto.sm2.", "verification of SM2 signatures"),
+];
+
+/// Steps that are equal: all others.
+const EQUAL: usize = 900;
 
 struct NoHashes;
 
@@ -159,4 +171,5 @@ fn recorded_steps_of_system_contracts_give_the_recorded_answers() {
         println!("{difference:.1500}");
     }
     assert!(different.is_empty(), "{} steps differ from the recording", different.len());
+    assert!(equal >= EQUAL, "only {equal} steps are equal");
 }

@@ -56,9 +56,14 @@ pub(super) enum Writer {
 }
 
 impl Writer {
-    /// The origin of a call. A grant made in a block carries the block's number and holds in the blocks after it.
+    /// The origin of a call.
     pub fn origin(origin: Address, context: &Context<'_, '_>) -> Self {
-        Self::Origin { origin, number: context.block.number.saturating_sub(1) }
+        Self::in_block(origin, context.block.number)
+    }
+
+    /// An origin in a block. A grant made in a block carries the block's number and holds in the blocks after it.
+    pub fn in_block(origin: Address, number: u64) -> Self {
+        Self::Origin { origin, number: number.saturating_sub(1) }
     }
 
     /// Whether it may write the table: everybody may until the first grant holds.

@@ -62,7 +62,7 @@ fn create_fruit_table(chain: &mut Chain) {
 
 #[test]
 fn every_selector_is_that_of_its_signature() {
-    let objects = [&table::TABLE, &condition::CONDITION, &entry::ENTRY, &entry::ENTRIES];
+    let objects = [&table::TABLE, &kv_table::KV_TABLE, &condition::CONDITION, &entry::ENTRY, &entry::ENTRIES];
     for contract in CONTRACTS.iter().chain(objects) {
         for function in contract.functions {
             assert_eq!(function.selector, selector(function.signature), "{}.{}", contract.name, function.signature);
@@ -232,4 +232,197 @@ fn input_without_a_selector_is_answered_like_an_unknown_function() {
             assert_eq!(chain.transact(COW, address(contract), input).output, answer);
         }
     }
+}
+
+#[test]
+fn names_of_tables_and_fields_are_checked_and_a_table_is_created_once() {
+    let mut chain = Chain::new(SEALER);
+    let mut create = |to: u64, name: &str, key: &str, fields: &str| {
+        let answer = transact(&mut chain, COW, to, call("createTable(string,string,string)").string(name).string(key).string(fields));
+        if answer.status == 0 { word(&answer.output).to_string() } else { error_text(&answer.output) }
+    };
+    assert_eq!(create(0x1001, "t", " k ", "a, b"), "0");
+    assert_eq!(create(0x1001, "t", "k", "a"), int256(codes::TABLE_EXISTS).to_string());
+    assert_eq!(create(0x1010, "t", "k", "a"), int256(codes::TABLE_EXISTS).to_string());
+    assert_eq!(create(0x1001, &"n".repeat(49), "k", "a"), "tableName length overflow 50");
+    assert_eq!(create(0x1001, "u", &"k".repeat(65), "a"), "table field name length overflow 64");
+    assert_eq!(create(0x1001, "u", "k", "a,a"), "duplicate field:a");
+    assert_eq!(create(0x1010, "u", "k", "a,a"), "dumplicate field:a");
+    assert_eq!(create(0x1010, "u-v", "k", "a"), "invalid tablename:u-v");
+    assert_eq!(create(0x1010, "u", "k", "_a"), "invalid field:_a");
+    assert!(create(0x1001, "u", "k", "").starts_with("Invalid field \"\", the size"));
+    assert!(create(0x1001, "u", "k", "a-b").starts_with("Invalid field \"a-b\", the field name must"));
+    assert!(create(0x1001, "u v", "k", "a").starts_with("Invalid table name \"u v\", the table name must"));
+    let many: Vec<_> = (0..17).map(|index| format!("{index:060}")).collect();
+    assert_eq!(create(0x1001, "u", "k", &many.join(",")), "total table field name length overflow 1024");
+}
+
+fn error_text(output: &[u8]) -> String {
+    millrace_base::abi::Decoder::new(&output[4..]).string().unwrap().into()
+}
+
+fn string_of(output: &[u8]) -> String {
+    millrace_base::abi::Decoder::new(output).string().unwrap().into()
+}
+
+#[test]
+fn key_value_tables_keep_one_row_a_key() {
+    let mut chain = Chain::new(SEALER);
+    let create = call("createTable(string,string,string)").string("kv").string("id").string("price");
+    assert_eq!(transact(&mut chain, COW, 0x1010, create).output, coded(0));
+    script(&mut chain, |script| {
+        assert_eq!(script.refusal(address(0x1010), call("openTable(string)").string("no")), "u_no does not exist");
+        let table = script.run_for_address(address(0x1010), call("openTable(string)").string("kv"));
+        assert_eq!(script.run(table, call("get(string)").string("a")), Encoder::new().bool(false).address(Address::ZERO).finish());
+        for price in [5, 6] {
+            let entry = script.run_for_address(table, call("newEntry()"));
+            script.run(entry, call("set(string,int256)").string("price").int(price));
+            assert_eq!(script.run(table, call("set(string,address)").string("a").address(entry)), coded(1));
+        }
+        let found = script.run(table, call("get(string)").string("a"));
+        assert_eq!(word(&found), U256::from(1));
+        let entry = Address::from_word(found[32..64].try_into().unwrap());
+        assert_eq!(script.run(entry, call("getInt(string)").string("price")), coded(6));
+        let long = "k".repeat(256);
+        assert_eq!(script.refusal(table, call("set(string,address)").string(&long).address(entry)), "size of value/key greater than255");
+    });
+}
+
+#[test]
+fn crud_reads_and_writes_rows_as_json() {
+    let mut chain = Chain::new(SEALER);
+    create_fruit_table(&mut chain);
+    let four = |signature: &str, json: &str| call(signature).string("fruit").string("apple").string(json).string("");
+    let mut run = |call: Encoder| transact(&mut chain, COW, 0x1002, call).output;
+    let insert = "insert(string,string,string,string)";
+    assert_eq!(run(four(insert, r#"{"price":1,"colour":"red"}"#)), coded(1));
+    assert_eq!(run(four(insert, r#"{"price":2} trailing"#)), coded(1));
+    assert_eq!(run(four(insert, "no json")), coded(codes::ENTRY_SYNTAX));
+    let update = |entry: &str, condition: &str| {
+        let update = call("update(string,string,string,string,string)").string("fruit").string("apple");
+        update.string(entry).string(condition).string("")
+    };
+    assert_eq!(run(update(r#"{"colour":"\u7ea2"}"#, r#"{"price":{"ge":"2"}}"#)), coded(1));
+    assert_eq!(run(update(r#"{"name":"pear"}"#, "{}")), coded(codes::KEY_UPDATE));
+    let select = "select(string,string,string,string)";
+    assert_eq!(
+        string_of(&run(four(select, r#"{"price":{"gt":"1"}}"#))),
+        "[\n\t{\n\t\t\"colour\" : \"\\u7ea2\",\n\t\t\"name\" : \"apple\",\n\t\t\"price\" : \"2\"\n\t}\n]\n"
+    );
+    assert_eq!(run(four(select, r#"{"price":{"like":"1"}}"#)), coded(codes::CONDITION_OPERATOR));
+    assert_eq!(run(four(select, "")), coded(codes::CONDITION_SYNTAX));
+    let remove = "remove(string,string,string,string)";
+    assert_eq!(run(four(remove, r#"{"limit":{"limit":"0,1"}}"#)), coded(1));
+    assert_eq!(run(four(remove, "{}")), coded(1));
+    assert_eq!(string_of(&run(four(select, "{}"))), "[]\n");
+    let missing = call(remove).string("nosuch").string("apple").string("{}").string("");
+    assert_eq!(run(missing), coded(codes::TABLE_MISSING));
+    let described = Encoder::new().string("name").string("price,colour").finish();
+    assert_eq!(run(call("desc(string)").string("fruit")), described);
+    assert_eq!(error_text(&run(four(select, r#"{"limit":{"limit":"2"}}"#))), "PrecompiledError");
+}
+
+#[test]
+fn contract_names_have_versions() {
+    let mut chain = Chain::new(SEALER);
+    let insert = |version: &str, address: &str| {
+        call("insert(string,string,string,string)").string("Hello").string(version).string(address).string("[]")
+    };
+    let two = |signature: &str, version: &str| call(signature).string("Hello").string(version);
+    let mut run = |call: Encoder| transact(&mut chain, COW, 0x1004, call).output;
+    let account = format!("{COW:#x}");
+    assert_eq!(run(insert("1", &account)), coded(1));
+    assert_eq!(run(insert("1", &account)), coded(codes::VERSION_EXISTS));
+    assert_eq!(run(insert("2", "xyz")), coded(codes::INVALID_ADDRESS));
+    assert_eq!(run(insert(&"2".repeat(129), &account)), coded(codes::VERSION_TOO_LONG));
+    let listed = format!("[{{\"abi\":\"[]\",\"address\":\"{account}\",\"name\":\"Hello\",\"version\":\"1\"}}]\n");
+    assert_eq!(string_of(&run(call("selectByName(string)").string("Hello"))), listed);
+    assert_eq!(string_of(&run(two("selectByNameAndVersion(string,string)", "1"))), listed);
+    assert_eq!(string_of(&run(two("selectByNameAndVersion(string,string)", "2"))), "[]\n");
+    assert_eq!(run(two("getContractAddress(string,string)", "1")), Encoder::new().address(COW).finish());
+    assert_eq!(error_text(&run(two("getContractAddress(string,string)", "2"))), "Entries no exists: 0");
+}
+
+#[test]
+fn grants_close_a_table_to_others_from_the_next_block_on() {
+    let mut chain = Chain::new(SEALER);
+    create_fruit_table(&mut chain);
+    let cow = format!("{COW:#x}");
+    let permission = |signature: &str, table: &str, address: &str| call(signature).string(table).string(address);
+    let write = || call("insert(string,string,string,string)").string("fruit").string("apple").string("{}").string("").finish();
+    let mut run = |call: Encoder| transact(&mut chain, COW, 0x1005, call).output;
+    assert_eq!(run(permission("insert(string,string)", "fruit", &cow.to_uppercase().replace("0X", "0x"))), coded(1));
+    assert_eq!(run(permission("insert(string,string)", "fruit", &cow)), coded(codes::GRANT_EXISTS));
+    assert_eq!(run(permission("insert(string,string)", "fruit", "xyz")), coded(codes::INVALID_ADDRESS));
+    assert_eq!(run(permission("insert(string,string)", &"n".repeat(63), &cow)), coded(codes::TABLE_NAME_TOO_LONG));
+    assert_eq!(run(permission("insert(string,string)", "_sys_table_access_", &cow)), coded(codes::COMMITTEE_RULES));
+    assert_eq!(run(permission("insert(string,string)", "_sys_tables_", &cow)), coded(1));
+    let listed = format!("[{{\"address\":\"{cow}\",\"enable_num\":\"2\",\"table_name\":\"u_fruit\"}}]\n");
+    assert_eq!(string_of(&run(call("queryByName(string)").string("fruit"))), listed);
+    assert_eq!(string_of(&run(call("queryPermission(address)").address(COW))), "[]\n");
+    for signature in ["grantWrite(address,address)", "revokeWrite(address,address)"] {
+        assert!(error_text(&run(call(signature).address(COW).address(HORSE))).contains("not supported"));
+    }
+    assert_eq!(chain.call(HORSE, address(0x1002), &write()).output, coded(codes::NO_AUTHORITY));
+    assert_eq!(chain.transact(HORSE, address(0x1002), &write()).output, coded(codes::NO_AUTHORITY));
+    assert_eq!(chain.transact(COW, address(0x1002), &write()).output, coded(1));
+    let create = call("createTable(string,string,string)").string("other").string("k").string("v").finish();
+    assert_eq!(chain.transact(HORSE, address(0x1001), &create).output, coded(codes::NO_AUTHORITY));
+    assert!(error_text(&chain.transact(HORSE, address(0x1010), &create).output).ends_with("can't create table u_other"));
+    let mut run = |call: Encoder| transact(&mut chain, COW, 0x1005, call).output;
+    assert_eq!(run(permission("remove(string,string)", "fruit", &cow)), coded(1));
+    assert_eq!(run(permission("remove(string,string)", "fruit", &cow)), coded(codes::GRANT_MISSING));
+    assert_eq!(chain.transact(HORSE, address(0x1002), &write()).output, coded(1));
+}
+
+#[test]
+fn a_grant_made_in_the_heads_block_is_in_force_for_a_call() {
+    let mut chain = Chain::new(SEALER);
+    create_fruit_table(&mut chain);
+    let grant = call("insert(string,string)").string("fruit").string(&format!("{COW:#x}"));
+    assert_eq!(transact(&mut chain, COW, 0x1005, grant).output, coded(1));
+    let write = call("insert(string,string,string,string)").string("fruit").string("apple").string("{}").string("").finish();
+    assert_eq!(chain.call(HORSE, address(0x1002), &write).output, coded(codes::NO_AUTHORITY));
+    assert_eq!(chain.call(COW, address(0x1002), &write).output, coded(1));
+}
+
+#[test]
+fn parallel_functions_are_registered_and_forgotten() {
+    let mut chain = Chain::new(SEALER);
+    let register = |size: u64| {
+        let register = call("registerParallelFunctionInternal(address,string,uint256)").address(COW);
+        register.string("set(string,uint256)").uint(U256::from(size))
+    };
+    assert_eq!(transact(&mut chain, COW, 0x1006, register(1)).output, coded(0));
+    assert_eq!(transact(&mut chain, COW, 0x1006, register(2)).output, coded(0));
+    let rows = |chain: &mut Chain| {
+        let mut rows = None;
+        chain.edit(|journal| {
+            let table = millrace_core::table::Table::open(journal, &format!("cp_{COW:x}"))?.unwrap();
+            rows = Some(table.entries(journal, b"parallel")?);
+            Ok(())
+        });
+        rows.unwrap()
+    };
+    let registered = rows(&mut chain);
+    assert_eq!((registered.len(), tables::field(&registered[0], "criticalSize")), (1, &b"2"[..]));
+    let unregister = call("unregisterParallelFunctionInternal(address,string)").address(COW).string("set(string,uint256)");
+    assert_eq!(transact(&mut chain, COW, 0x1006, unregister).output, coded(0));
+    assert!(rows(&mut chain).is_empty());
+}
+
+#[test]
+fn hashes_are_those_of_the_standards() {
+    let mut chain = Chain::new(SEALER);
+    let mut hash = |signature: &str| transact(&mut chain, COW, 0x5006, call(signature).bytes(b"abc")).output;
+    assert_eq!(hash("keccak256Hash(bytes)").as_ref(), millrace_base::keccak256(b"abc").as_slice());
+    assert_eq!(hash("sm3(bytes)")[..4], [0x66, 0xc7, 0xf0, 0xf4]);
+}
+
+#[test]
+fn free_storage_has_its_own_prices() {
+    let mut chain = Chain::new(SEALER);
+    chain.is_free_storage = true;
+    let create = call("createTable(string,string,string)").string("t").string("k").string("v");
+    assert_eq!(transact(&mut chain, COW, 0x1001, create).gas_used, 500 + 30);
 }

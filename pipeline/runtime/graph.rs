@@ -75,12 +75,9 @@ impl Graph {
             self.next_stages(stage, |_| true).into_iter().for_each(|next| row[next] = true);
         }
         for middle in 0..count {
-            for from in 0..count {
-                if reach[from][middle] {
-                    for to in 0..count {
-                        reach[from][to] |= reach[middle][to];
-                    }
-                }
+            let onward = reach[middle].clone();
+            for row in reach.iter_mut().filter(|row| row[middle]) {
+                row.iter_mut().zip(&onward).for_each(|(here, there)| *here |= there);
             }
         }
         let together = |a: usize, b: usize| a == b || (reach[a][b] && reach[b][a]);

@@ -187,7 +187,7 @@ impl Pipeline {
         members.iter().for_each(|stage| stage.control.raise(Phase::Stopping));
         let drained = self.wait_until(step_deadline, || self.is_quiet(&members));
         for stage in &members {
-            let missed = !drained && !(stage.control.is_quiet() && self.waiting(stage) == 0);
+            let missed = !(drained || stage.control.is_quiet() && self.waiting(stage) == 0);
             stage.control.raise(if missed { Phase::Abandoned } else { Phase::Finishing });
         }
         let mut missed = Vec::new();

@@ -227,6 +227,7 @@ fn split_record(bytes: &[u8]) -> Option<(Record, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use millrace_base::B256;
 
     fn group(id: i64) -> GroupId {
         GroupId::new(id).unwrap()

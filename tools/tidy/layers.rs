@@ -47,7 +47,15 @@ const LAYERS: &[Layer] = &[
         package: "millrace-pipeline",
         folder: "pipeline",
         number: 5,
-        may_use: &["millrace-base", "millrace-network", "millrace-administration", "millrace-access", "millrace-ledger"],
+        may_use: &[
+            "millrace-base",
+            "millrace-core",
+            "millrace-network",
+            "millrace-administration",
+            "millrace-vm",
+            "millrace-access",
+            "millrace-ledger",
+        ],
     },
     Layer {
         package: "millrace",

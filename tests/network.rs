@@ -1,0 +1,155 @@
+//! A devnet in a directory of its own, on ports of its own; it stops when it is dropped.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Distance between the ports of networks that one test process starts.
+static NEXT: AtomicU16 = AtomicU16::new(0);
+
+/// See the module.
+pub struct Network {
+    child: Option<Child>,
+    groups: u16,
+    directory: tempfile::TempDir,
+    port: u16,
+}
+
+impl Network {
+    /// Starts one node with groups 1..=`groups`.
+    pub fn start(groups: u16) -> Self {
+        // Each test is a process of its own under nextest: the process id spreads their ports.
+        let spread = u16::try_from(std::process::id() % 2_000).unwrap() * 4 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let mut network = Self { child: None, groups, directory: tempfile::tempdir().unwrap(), port: 20_000 + spread };
+        network.restart();
+        network
+    }
+
+    /// Starts the node again in its directory and waits until it serves.
+    pub fn restart(&mut self) {
+        let port = |offset: u16| (self.port + offset).to_string();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_millrace"))
+            .args(["devnet", "--nodes", "1", "--json", "--groups", &self.groups.to_string()])
+            .args(["--rpc-port", &port(0), "--channel-port", &port(10_000), "--p2p-port", &port(20_000)])
+            .arg("--dir")
+            .arg(self.directory())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("\"rpc\""), "the node did not become ready");
+        self.child = Some(child);
+    }
+
+    /// Where the network lies.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Where JSON-RPC is served.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Kills the node as a power cut would, as far as the process goes.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Stops the node in order; the directory stays until the process ends.
+    pub fn stop(mut self) -> PathBuf {
+        let mut child = self.child.take().unwrap();
+        let signalled = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(signalled.success());
+        assert!(child.wait().unwrap().success(), "the node did not stop in order");
+        let directory = std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap());
+        directory.keep()
+    }
+
+    /// Posts a body and gives the answer's text.
+    pub fn post(&self, body: &str) -> String {
+        let mut answer = ureq::post(self.url()).send(body).unwrap();
+        answer.body_mut().read_to_string().unwrap()
+    }
+
+    fn result(&self, method: &str, params: &str) -> serde_json::Value {
+        let answer = self.post(&format!("{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\",\"params\":{params},\"id\":1}}"));
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        answer["result"].clone()
+    }
+
+    /// Height of a group.
+    pub fn height(&self, group: u16) -> u64 {
+        let text = self.result("getBlockNumber", &format!("[{group}]"));
+        u64::from_str_radix(text.as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
+    }
+
+    /// Height and hash of a block.
+    pub fn block(&self, group: u16, number: u64) -> (u64, String) {
+        let hash = self.result("getBlockHashByNumber", &format!("[{group},\"{number}\"]"));
+        (number, hash.as_str().unwrap().to_owned())
+    }
+
+    /// Waits until a group is above a height.
+    pub fn wait_for_height_above(&self, group: u16, height: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.height(group) <= height {
+            assert!(Instant::now() < deadline, "group {group} stays at {height}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Loads the network until the load is ended.
+    pub fn txgen_in_background(&self, arguments: &[&str]) -> Load {
+        Load(generator(self, arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A load generator that runs.
+pub struct Load(Child);
+
+impl Load {
+    /// Ends it.
+    pub fn end(mut self) {
+        let _ = self.0.kill();
+        self.0.wait().unwrap();
+    }
+}
+
+fn generator(network: &Network, arguments: &[&str]) -> Command {
+    let binary = Path::new(env!("CARGO_BIN_EXE_millrace")).with_file_name("txgen");
+    assert!(binary.exists(), "build the workspace first: {} is missing", binary.display());
+    let mut command = Command::new(binary);
+    command.args(["--rpc", &network.url()]).args(arguments);
+    command
+}
+
+/// Runs the load generator to its end.
+pub fn txgen(network: &Network, arguments: &[&str]) -> Output {
+    generator(network, arguments).output().unwrap()
+}
+
+/// Checks a whole database.
+pub fn verify(directory: &Path, group: &str) {
+    let node = directory.join("127.0.0.1/node0");
+    let output = Command::new(env!("CARGO_BIN_EXE_millrace")).args(["db", "verify", "--group", group, "--dir"]).arg(node).output().unwrap();
+    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+}

@@ -102,7 +102,7 @@ fn cycle_of_blocking_queues_is_refused() {
     let _ = right.writes(&back);
     right.instances(|_| Idle);
     let error = topology.build().unwrap_err();
-    assert!(error.to_string().contains("there"), "{error}");
+    assert!(error.to_string().contains("left"), "{error}");
 }
 
 #[test]

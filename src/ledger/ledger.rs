@@ -114,7 +114,7 @@ pub struct LedgerCounters {
     pub transactions: AtomicU64,
     /// Transactions committed with a status other than zero.
     pub failed: AtomicU64,
-    /// Transactions dropped because they expired.
+    /// Accepted transactions dropped: they expired, or a block used their nonce.
     pub expired: AtomicU64,
 }
 
@@ -235,7 +235,8 @@ impl Ledger {
     pub fn commit(&self, commits: &[Commit]) -> Result<(), StorageError> {
         self.chain.commit(commits)?;
         for commit in commits {
-            self.pool.on_committed(commit.block.header.number, &commit.block.transactions);
+            let superseded = self.pool.on_committed(commit.block.header.number, &commit.block.transactions);
+            self.counters.expired.fetch_add(superseded.len() as u64, Ordering::Relaxed);
             self.count(&commit.block);
         }
         let head = self.chain.head();

@@ -21,6 +21,7 @@ build: packages
 	$(CARGO) build --release --workspace
 
 demo: build
+	@tools/packages.sh curl
 	perf/demo.sh
 
 lint: packages

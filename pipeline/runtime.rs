@@ -20,7 +20,6 @@ mod pipeline;
 mod queue;
 mod regime;
 mod render;
-mod shared_pool;
 mod stage;
 mod validate;
 mod worker;
@@ -37,6 +36,5 @@ pub use pipeline::{AffinityPolicy, Pipeline, PipelineConfig, StageStop, StartErr
 pub use queue::{Delivery, Policy, QueueSpec, SendError, Sender};
 pub use regime::{Regime, RegimeTotals, blocked};
 pub use render::{GoldenMismatch, check_golden};
-pub use shared_pool::{PoolSpec, PoolTotals, SharedPool};
 pub use stage::{Batch, Stage, StageFault};
 pub use validate::TopologyError;

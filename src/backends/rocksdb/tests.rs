@@ -154,6 +154,21 @@ fn reader_beside_the_writer_sees_its_moment_and_writes_nothing() {
     assert!(RocksStorage::open_read_only(tempfile::tempdir().unwrap().path(), &shared()).is_err(), "nothing is made by a reader");
 }
 
+/// A family that is flushed makes RocksDB begin the next log while the older one is still needed; the manifest then names both.
+#[test]
+fn reader_opens_a_database_of_several_logs() {
+    let directory = tempfile::tempdir().unwrap();
+    let storage = open(directory.path());
+    for height in 0..4 {
+        storage.commit(height, &block(height), Durability::Power).unwrap();
+        storage.database.flush_cf(family_of(&storage.database, Family::ALL[0])).unwrap();
+    }
+    drop(storage);
+    assert!(files(directory.path(), ".log").len() > 1, "the test needs several logs");
+    let reader = RocksStorage::open_read_only(directory.path(), &shared()).unwrap();
+    assert_blocks(&reader, 0..=3);
+}
+
 #[test]
 fn database_of_another_program_is_refused_and_left_as_it_is() {
     let directory = tempfile::tempdir().unwrap();

@@ -49,6 +49,13 @@ fn with_executor<T>(rules: EvmRules, run: impl FnOnce(&mut Executor) -> T) -> T 
     })
 }
 
+impl Ledger {
+    /// Whether a block is committed but not yet the published head: whoever sees a receipt must find its effects in the state.
+    fn is_hidden(&self, number: u64) -> bool {
+        number > self.head_view().head.header.number
+    }
+}
+
 impl LedgerView for Ledger {
     fn group(&self) -> GroupId {
         self.id()
@@ -69,20 +76,21 @@ impl LedgerView for Ledger {
     }
 
     fn block(&self, number: u64) -> Result<Option<Arc<Block>>, StorageError> {
-        self.chain.block(number)
+        if self.is_hidden(number) { Ok(None) } else { self.chain.block(number) }
     }
 
     fn header(&self, number: u64) -> Result<Option<Arc<SignedHeader>>, StorageError> {
-        let found = self.chain.header(number)?;
+        let found = if self.is_hidden(number) { None } else { self.chain.header(number)? };
         Ok(found.map(|(header, hash, signatures)| Arc::new(SignedHeader { header, hash, signatures })))
     }
 
     fn number_of(&self, hash: B256) -> Result<Option<u64>, StorageError> {
-        self.chain.number_of(hash)
+        Ok(self.chain.number_of(hash)?.filter(|number| !self.is_hidden(*number)))
     }
 
     fn locate(&self, transaction: B256) -> Result<Option<Location>, StorageError> {
-        Ok(self.chain.locate(transaction)?.map(|(number, index)| Location { number, index }))
+        let found = self.chain.locate(transaction)?.filter(|(number, _)| !self.is_hidden(*number));
+        Ok(found.map(|(number, index)| Location { number, index }))
     }
 
     fn totals(&self) -> Totals {

@@ -1,6 +1,9 @@
 //! The one benchmark binary: the steps of a transaction's life that cost CPU. `cargo bench -p millrace-benches`.
 #![allow(missing_docs, reason = "criterion's macros make public items")]
 
+mod block;
+mod queue;
+
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use millrace_access::txpool::{PoolConfig, Submitter, TxPool};
 use millrace_access::verifier::{SerialVerifier, SignatureVerifier};
@@ -57,5 +60,5 @@ fn transaction_steps(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, transaction_steps);
+criterion_group!(benches, transaction_steps, queue::hop, block::execution, block::commit);
 criterion_main!(benches);

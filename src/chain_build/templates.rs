@@ -134,8 +134,8 @@ pub fn group_genesis(group: GroupId, timestamp_ms: u64, sealers: &[NodeId], rule
 pub fn group_ini() -> &'static str {
     "; Settings of this node for the group; a restart applies them.
 [consensus]
-    ; ms between blocks that are not full
-    min_block_generation_time=500
+    ; ms between blocks that are not full: 500 without this line; 50 answers in a tenth of the time for a seventh more work at low load
+    min_block_generation_time=50
     enable_dynamic_block_size=true
     block_size_increase_ratio=0.5
 

@@ -5,8 +5,8 @@ mod evidence;
 
 use std::time::{Duration, Instant};
 
-use evidence::{block_hash, bytes, proven_root, receipt_hash, transaction_hash};
-use millrace_base::{KeyPair, RawTx, Transaction, U256, VerifiedTx, hex, keccak256};
+use evidence::{block_hash, bytes, list, number, proven_root, receipt_hash, string, transaction_hash};
+use millrace_base::{Address, Bytes, KeyPair, RawTx, Transaction, U256, VerifiedTx, hex, keccak256};
 use serde_json::{Value, json};
 
 use crate::network::Network;
@@ -139,4 +139,73 @@ fn transactions_as_sdks_sign_them_are_accepted_and_proven_against_their_block() 
         }
         assert!(Instant::now() < deadline, "no block of more than {WIDTH} transactions, the largest has {largest}");
     }
+}
+
+/// A call's data: the selector of `signature` and its static arguments.
+fn call_data(signature: &str, arguments: &[U256]) -> Bytes {
+    let mut data = keccak256(signature)[..4].to_vec();
+    data.extend(arguments.iter().flat_map(|argument| argument.to_be_bytes::<32>()));
+    data.into()
+}
+
+fn word(address: Address) -> U256 {
+    U256::from_be_slice(address.as_slice())
+}
+
+/// What Solidity returns for `revert(reason)`: `Error(string)` in the contract ABI.
+fn revert_data(reason: &str) -> Vec<u8> {
+    let mut data = call_data("Error(string)", &[U256::from(32), U256::from(reason.len())]).to_vec();
+    data.extend_from_slice(reason.as_bytes());
+    data.resize(4 + (data.len() - 4).next_multiple_of(32), 0);
+    data
+}
+
+fn call(network: &Network, from: Address, to: Address, data: &Bytes) -> Value {
+    let request =
+        json!({"from": from.to_string().to_lowercase(), "to": to.to_string().to_lowercase(), "data": format!("0x{}", hex::encode(data))});
+    network.result("call", &json!([1, request]).to_string())
+}
+
+#[test]
+fn solidity_contract_is_deployed_and_called_with_its_events_and_revert_reasons() {
+    let network = Network::start(1);
+    let [owner, other] = [1, 2].map(|byte| KeyPair::from_secret(&[byte; 32]).unwrap());
+    let run = |key: &KeyPair, nonce: u64, to: Option<Address>, data: Bytes| {
+        let sent = sign(&network, key, nonce, Transaction { to, data, ..Transaction::default() });
+        send(&network, std::slice::from_ref(&sent));
+        prove(&network, &sent);
+        receipt(&network, &sent)
+    };
+
+    let code = hex::decode(include_str!("../tools/txgen/contracts/Token.bin").trim()).unwrap();
+    let deployed = run(&owner, 1, None, code.clone().into());
+    let token = Address::from_slice(&keccak256(list(&[string(owner.address().as_slice()), number(&[0])]))[12..]);
+    assert_eq!((deployed["status"].as_str(), bytes(&deployed["contractAddress"])), (Some("0x0"), token.to_vec()), "{deployed}");
+    assert_eq!(deployed["output"], "0x", "the code is asked for with getCode");
+    let runtime = bytes(&network.result("getCode", &json!([1, deployed["contractAddress"]]).to_string()));
+    assert!(!runtime.is_empty() && code.ends_with(&runtime), "the code behind the constructor is the contract's");
+
+    let mint = call_data("mint(address,uint256)", &[word(other.address()), U256::from(100)]);
+    let minted = run(&owner, 2, Some(token), mint.clone());
+    assert_eq!((minted["status"].as_str(), minted["logs"].as_array().unwrap().len()), (Some("0x0"), 1), "{minted}");
+    let event = &minted["logs"][0];
+    let topics: Vec<Vec<u8>> = event["topics"].as_array().unwrap().iter().map(bytes).collect();
+    let expected = [keccak256("Transfer(address,address,uint256)").to_vec(), vec![0; 32], word(other.address()).to_be_bytes_vec()];
+    assert_eq!(topics, expected);
+    assert_eq!((bytes(&event["address"]), bytes(&event["data"])), (token.to_vec(), U256::from(100).to_be_bytes_vec()));
+
+    let balance = call(&network, owner.address(), token, &call_data("balanceOf(address)", &[word(other.address())]));
+    assert_eq!((balance["status"].as_str(), bytes(&balance["output"])), (Some("0x0"), U256::from(100).to_be_bytes_vec()), "{balance}");
+    assert_eq!(balance["currentBlockNumber"], minted["blockNumber"]);
+
+    let transfer = call_data("transfer(address,uint256)", &[word(owner.address()), U256::from(101)]);
+    for (nonce, data, reason) in [(3, transfer, "balance too low"), (4, mint, "only the owner mints")] {
+        let receipt = run(&other, nonce, Some(token), data.clone());
+        assert_eq!((receipt["status"].as_str(), receipt["statusMsg"].as_str()), (Some("0x16"), Some("RevertInstruction")), "{receipt}");
+        assert_eq!((bytes(&receipt["output"]), receipt["logs"].as_array().unwrap().len()), (revert_data(reason), 0));
+        let tried = call(&network, other.address(), token, &data);
+        assert_eq!((tried["status"].as_str(), bytes(&tried["output"])), (Some("0x16"), revert_data(reason)), "{tried}");
+    }
+    let after = call(&network, owner.address(), token, &call_data("balanceOf(address)", &[word(other.address())]));
+    assert_eq!(after["output"], balance["output"], "a reverted call changes nothing");
 }

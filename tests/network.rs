@@ -81,7 +81,8 @@ impl Network {
         answer.body_mut().read_to_string().unwrap()
     }
 
-    fn result(&self, method: &str, params: &str) -> serde_json::Value {
+    /// The `result` of a request whose `params` are given as JSON text; null when there is none.
+    pub fn result(&self, method: &str, params: &str) -> serde_json::Value {
         let answer = self.post(&format!("{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\",\"params\":{params},\"id\":1}}"));
         let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
         answer["result"].clone()

@@ -35,8 +35,12 @@ mod crypto;
 mod dag_transfer;
 mod entry;
 mod gas;
+mod gas_charge;
+mod governance;
+pub(crate) mod guards;
 mod json;
 mod kv_table;
+mod life_cycle;
 mod objects;
 mod parallel_config;
 mod permission;
@@ -44,14 +48,17 @@ mod system_config;
 mod table;
 mod table_factory;
 mod tables;
+mod unavailable;
 
+use millrace_base::abi::Selector;
 use millrace_base::{Address, Bytes};
 use millrace_core::StorageError;
 use millrace_core::overlay::Journal;
 use millrace_core::table::system;
 
 use crate::environment::BlockEnvironment;
-use contract::{Contract, Invocation, Unknown};
+use contract::{Contract, Invocation};
+pub(crate) use gas_charge::{is_exempt, remaining, remaining_write};
 pub use objects::Temporaries;
 use tables::Writer;
 
@@ -59,6 +66,8 @@ use tables::Writer;
 pub trait Accounts {
     /// Length of the code at an address.
     fn code_len(&mut self, address: Address) -> Result<usize, StorageError>;
+    /// Whether there is an account, be it without code.
+    fn exists(&mut self, address: Address) -> Result<bool, StorageError>;
     /// Creations by an account so far.
     fn nonce(&mut self, address: Address) -> Result<u64, StorageError>;
 }
@@ -116,7 +125,7 @@ pub enum Failure {
     Storage(#[from] StorageError),
 }
 
-/// All contracts, ascending by address. Those without functions answer every call as 2.x does when it does not know the function.
+/// All contracts, ascending by address.
 const CONTRACTS: &[Contract] = &[
     system_config::CONTRACT,
     table_factory::CONTRACT,
@@ -125,19 +134,42 @@ const CONTRACTS: &[Contract] = &[
     cns::CONTRACT,
     permission::CONTRACT,
     parallel_config::CONTRACT,
-    Contract { address: 0x1007, name: "ContractLifeCycle", counts_input: false, unknown: Unknown::Empty, functions: &[] },
-    Contract { address: 0x1008, name: "ChainGovernance", counts_input: false, unknown: Unknown::Empty, functions: &[] },
-    Contract { address: 0x1009, name: "GasCharge", counts_input: false, unknown: Unknown::Code(-53_008), functions: &[] },
+    life_cycle::CONTRACT,
+    governance::CONTRACT,
+    gas_charge::CONTRACT,
     kv_table::CONTRACT,
-    // Rotates the sealers of rPBFT; nodes call it, not clients.
-    Contract { address: 0x1011, name: "WorkingSealerManager", counts_input: false, unknown: Unknown::Empty, functions: &[] },
+    unavailable::WORKING_SEALER_MANAGER,
     dag_transfer::CONTRACT,
-    // Cryptography that stock 2.x builds leave out.
-    Contract { address: 0x5003, name: "Paillier", counts_input: true, unknown: Unknown::Code(codes::UNKNOWN_FUNCTION), functions: &[] },
-    Contract { address: 0x5004, name: "GroupSig", counts_input: true, unknown: Unknown::Code(codes::UNKNOWN_FUNCTION), functions: &[] },
-    Contract { address: 0x5005, name: "RingSig", counts_input: true, unknown: Unknown::Code(codes::UNKNOWN_FUNCTION), functions: &[] },
+    unavailable::PAILLIER,
+    unavailable::GROUP_SIGNATURE,
+    unavailable::RING_SIGNATURE,
     crypto::CONTRACT,
 ];
+
+/// A function of a contract at a fixed address, for documentation and tools.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Listed {
+    /// The contract's address as a number; 0 for objects that a transaction opens.
+    pub address: u64,
+    /// The contract's name in 2.x.
+    pub contract: &'static str,
+    /// What the selector is computed from.
+    pub signature: &'static str,
+    /// The first four bytes of a call.
+    pub selector: Selector,
+}
+
+/// All functions that can be called, objects last.
+pub fn functions() -> impl Iterator<Item = Listed> {
+    CONTRACTS.iter().chain(objects::KINDS).flat_map(|contract| {
+        contract.functions.iter().map(|function| Listed {
+            address: contract.address,
+            contract: contract.name,
+            signature: function.signature,
+            selector: function.selector,
+        })
+    })
+}
 
 /// The low 64 bits of an address whose other bits are zero: all our contracts have one.
 fn number_of(address: Address) -> Option<u64> {
@@ -173,6 +205,8 @@ pub fn run(context: &mut Context<'_, '_>, call: Call<'_>) -> Result<Outcome, Fai
     Invocation::new(context, call, contract).run(contract)
 }
 
+#[cfg(test)]
+mod functions;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]

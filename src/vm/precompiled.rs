@@ -7,22 +7,8 @@
 //!
 //! # Adding a contract
 //! One file that declares a [`Contract`], and one line in [`CONTRACTS`]. Addresses 0x5001 to 0xffff that 2.x left free are for users.
-//! A contract that keeps a greeting in a table of its own:
-//! ```ignore
-//! pub(super) const CONTRACT: Contract = Contract {
-//!     address: 0x5001,
-//!     name: "HelloWorld",
-//!     counts_input: true,
-//!     unknown: Unknown::Empty,
-//!     functions: &[Function { selector: hex!("6d4ce63c"), signature: "get()", run: get }],
-//! };
+//! `hello_world.rs` is an example; `docs/precompiled.md` shows it and lists all functions.
 //!
-//! fn get(invocation: &mut Invocation<'_, '_, '_>) -> Result<Bytes, Failure> {
-//!     let Some(table) = Table::open(invocation.context.journal, "u_hello")? else { return Ok(text(b"Hello World!")) };
-//!     let rows = rows(invocation.context.journal, &table, b"greeting")?;
-//!     Ok(text(rows.first().map_or(b"Hello World!", |row| field(row, "value"))))
-//! }
-//! ```
 //! Results must depend on the journal, the accounts, the block and the call alone, and all work must be bounded by what gas pays for.
 
 mod cns;
@@ -38,6 +24,8 @@ mod gas;
 mod gas_charge;
 mod governance;
 pub(crate) mod guards;
+#[cfg(test)]
+mod hello_world;
 mod json;
 mod kv_table;
 mod life_cycle;
@@ -144,6 +132,9 @@ const CONTRACTS: &[Contract] = &[
     unavailable::GROUP_SIGNATURE,
     unavailable::RING_SIGNATURE,
     crypto::CONTRACT,
+    // The example of the documentation; nodes do not have it.
+    #[cfg(test)]
+    hello_world::CONTRACT,
 ];
 
 /// A function of a contract at a fixed address, for documentation and tools.
@@ -211,5 +202,7 @@ mod functions;
 mod harness;
 #[cfg(test)]
 mod recordings;
+#[cfg(test)]
+mod solidity;
 #[cfg(test)]
 mod tests;

@@ -2,11 +2,12 @@
 //! that is added without a case here fails the test.
 
 use std::collections::BTreeSet;
+use std::slice::from_ref;
 
 use millrace_base::abi::{Encoder, error_string, selector};
-use millrace_base::{Address, B256, Bytes, KeyPair, NodeId, Receipt, Transaction, U256, hex, keccak256};
-use millrace_core::StorageError;
+use millrace_base::{Address, B256, Bytes, KeyPair, NodeId, Receipt, Transaction, U256, VerifiedTx, hex, keccak256};
 use millrace_core::table::system::{GenesisState, genesis_writes};
+use millrace_core::{StateReader, StorageError};
 
 use super::harness::{State, address};
 use super::{codes, functions};
@@ -65,6 +66,26 @@ impl Chain {
 
     /// A transaction in a block of its own.
     pub fn send(&mut self, from: &str, to: Option<Address>, data: &[u8]) -> Receipt {
+        let (block, transaction) = self.next(from, to, data);
+        let done = self.executor.transact(&self.state, &NoHashes, &block, &transaction).unwrap();
+        self.state.apply(done.writes);
+        done.receipt
+    }
+
+    /// Has `body` run a transaction over the state or a view of it, once; its status is given, its writes are lost.
+    pub fn watch<T>(
+        &mut self,
+        from: &str,
+        to: Address,
+        data: &[u8],
+        body: impl FnOnce(&State, &mut dyn FnMut(&dyn StateReader) -> u32) -> T,
+    ) -> T {
+        let (block, transaction) = self.next(from, Some(to), data);
+        let executor = &mut self.executor;
+        body(&self.state, &mut |state| executor.transact(state, &NoHashes, &block, &transaction).unwrap().receipt.status)
+    }
+
+    fn next(&mut self, from: &str, to: Option<Address>, data: &[u8]) -> (BlockEnvironment, VerifiedTx) {
         self.height += 1;
         let fields = Transaction {
             nonce: U256::from(self.height),
@@ -79,10 +100,7 @@ impl Chain {
             extra_data: Bytes::new(),
         };
         let block = BlockEnvironment { number: self.height, timestamp_ms: 1_700_000_000_000, tx_gas_limit: 300_000_000 };
-        let transaction = fields.sign(&key(from)).verify().unwrap();
-        let done = self.executor.transact(&self.state, &NoHashes, &block, &transaction).unwrap();
-        self.state.apply(done.writes);
-        done.receipt
+        (block, fields.sign(&key(from)).verify().unwrap())
     }
 
     /// One call directly, several through the relay.
@@ -178,14 +196,14 @@ fn governing_cases(cases: &mut Cases, relay: Address) {
     let granted = (0x1005, grant.clone());
     cases.fixed(0x1005, ("Permission", "insert(string,string)"), &[], grant, code(1));
     let remove = call("remove(string,string)").string("fruit").string(&format!("{cow:#x}"));
-    cases.fixed(0x1005, ("Permission", "remove(string,string)"), &[granted.clone()], remove, code(1));
+    cases.fixed(0x1005, ("Permission", "remove(string,string)"), from_ref(&granted), remove, code(1));
     let listed = text(&format!("[{{\"address\":\"{cow:#x}\",\"enable_num\":\"3\",\"table_name\":\"u_fruit\"}}]\n"));
     cases.fixed(0x1005, ("Permission", "queryByName(string)"), &[granted], call("queryByName(string)").string("fruit"), listed);
     let write = |signature: &str| call(signature).address(relay).address(pig);
     let granted = (0x1005, write("grantWrite(address,address)"));
     cases.fixed(0x1005, ("Permission", "grantWrite(address,address)"), &[], write("grantWrite(address,address)"), code(1));
     let revoke = write("revokeWrite(address,address)");
-    cases.fixed(0x1005, ("Permission", "revokeWrite(address,address)"), &[granted.clone()], revoke, code(1));
+    cases.fixed(0x1005, ("Permission", "revokeWrite(address,address)"), from_ref(&granted), revoke, code(1));
     let listed = text(&format!("[{{\"address\":\"{pig:#x}\",\"enable_num\":\"3\",\"table_name\":\"c_{relay:x}\"}}]\n"));
     cases.fixed(0x1005, ("Permission", "queryPermission(address)"), &[granted], call("queryPermission(address)").address(relay), listed);
 
@@ -260,17 +278,17 @@ fn data_cases(cases: &mut Cases, relay: Address) {
     cases.fixed(
         0x1001,
         ("TableFactory", "openTable(string)"),
-        &[created.clone()],
+        from_ref(&created),
         call("openTable(string)").string("fruit"),
         object.clone(),
     );
     cases.fixed(0x1010, ("KVTableFactory", "createTable(string,string,string)"), &[], create, code(0));
-    cases.fixed(0x1010, ("KVTableFactory", "openTable(string)"), &[created.clone()], call("openTable(string)").string("fruit"), object);
+    cases.fixed(0x1010, ("KVTableFactory", "openTable(string)"), from_ref(&created), call("openTable(string)").string("fruit"), object);
 
     let strings = |signature: &str, texts: &[&str]| texts.iter().fold(call(signature), |call, text| call.string(text));
     let insert = (0x1002, strings("insert(string,string,string,string)", &["fruit", "fig", "{\"price\":\"3\"}", ""]));
     let inserted = [created.clone(), insert.clone()];
-    cases.fixed(0x1002, ("CRUD", "insert(string,string,string,string)"), &[created.clone()], insert.1, code(1));
+    cases.fixed(0x1002, ("CRUD", "insert(string,string,string,string)"), from_ref(&created), insert.1, code(1));
     let update = strings("update(string,string,string,string,string)", &["fruit", "fig", "{\"price\":\"4\"}", "{}", ""]);
     cases.fixed(0x1002, ("CRUD", "update(string,string,string,string,string)"), &inserted, update, code(1));
     let remove = strings("remove(string,string,string,string)", &["fruit", "fig", "{}", ""]);
@@ -306,6 +324,10 @@ fn data_cases(cases: &mut Cases, relay: Address) {
     cases.fixed(0x5002, ("DagTransfer", "userTransfer(string,string,uint256)"), &added, transfer, code(0));
     let balance = Encoder::new().int(0).int(9).finish();
     cases.fixed(0x5002, ("DagTransfer", "userBalance(string)"), &added, call("userBalance(string)").string("ann"), balance);
+
+    let set = (0x5100, call("set(string)").string("hi"));
+    cases.fixed(0x5100, ("HelloWorld", "set(string)"), &[], set.1.clone(), code(1));
+    cases.fixed(0x5100, ("HelloWorld", "get()"), from_ref(&set), call("get()"), text("hi"));
 
     let hash = |hex: &str| Bytes::from(hex::decode(hex).unwrap());
     let sm3 = hash("66c7f0f462eeedd9d1f2d46bdc10e4e24167c4875cf2f7a2297da02b8f4ba8e0");
@@ -362,7 +384,7 @@ fn object_cases(cases: &mut Cases) {
     let select = (FIRST, call("select(string,address)").string("fig").address(address(FIRST + 2)));
     cases.object("Table", "newEntry()", with_row()[..2].to_vec(), handle(1));
     cases.object("Table", "insert(string,address)", with_row(), code(1));
-    cases.object("Table", "newCondition()", with(&[condition.clone()]), handle(2));
+    cases.object("Table", "newCondition()", with(from_ref(&condition)), handle(2));
     cases.object("Table", "select(string,address)", with(&[condition.clone(), select.clone()]), handle(3));
     let update = call("update(string,address,address)").string("fig").address(address(FIRST + 1)).address(address(FIRST + 2));
     cases.object("Table", "update(string,address,address)", with(&[condition.clone(), (FIRST, update)]), code(1));
@@ -373,7 +395,7 @@ fn object_cases(cases: &mut Cases) {
     let and = |last: &[(u64, Encoder)]| [&selected[..], last].concat();
     let size = (FIRST + 3, call("size()"));
     let get = (FIRST + 3, call("get(int256)").int(0));
-    cases.object("Entries", "size()", and(&[size.clone()]), code(1));
+    cases.object("Entries", "size()", and(from_ref(&size)), code(1));
     cases.object("Entries", "get(int256)", and(&[get]), handle(4));
 
     // How many of the one row each comparison leaves: the price is 3.
@@ -481,4 +503,25 @@ fn frozen_contracts_and_accounts_are_refused_from_the_next_transaction_on() {
     assert_eq!(chain.send("horse", Some(address(0x1008)), &call("queryThreshold()").finish()).status, 31);
     assert_eq!(chain.send("horse", None, &deploying(RELAY)).status, 31);
     assert_eq!(chain.send("pig", Some(address(0x1008)), &call("queryThreshold()").finish()).status, 0);
+}
+
+#[test]
+fn the_documentation_lists_every_function() {
+    let documented = include_str!("../../../docs/precompiled.md");
+    for function in functions() {
+        let row = format!("| `{}` | `{}` |", function.signature, hex::encode(function.selector));
+        assert!(documented.contains(&row), "docs/precompiled.md lacks {row} of {}", function.contract);
+    }
+    let example = include_str!("hello_world.rs");
+    let (_, code) = example.split_once("\n\n").unwrap();
+    assert!(documented.contains(code.trim()), "docs/precompiled.md shows hello_world.rs as it is");
+}
+
+#[test]
+fn a_greeting_is_kept_by_the_example_of_the_documentation() {
+    let mut chain = Chain::new();
+    let get = call("get()").finish();
+    assert_eq!(chain.send("cow", Some(address(0x5100)), &get).output, text("Hello World!"));
+    chain.send("horse", Some(address(0x5100)), &call("set(string)").string("hello, horse").finish());
+    assert_eq!(chain.send("cow", Some(address(0x5100)), &get).output, text("hello, horse"));
 }

@@ -1,4 +1,7 @@
-//! Contracts whose cryptography no maintained library offers: they are there, know their functions, and refuse.
+//! Contracts whose cryptography is not there: they are, they know their functions, and they refuse.
+//!
+//! Group and ring signatures have no maintained library. For Paillier and the VRF there is no recorded answer to check a format against:
+//! the recorded node had stubs.
 //!
 //! Answering `false` would let a contract take "not checked" for "checked and wrong". 2.x chains whose binaries were built without
 //! this cryptography behave the same way. See `docs/compatibility.md`.
@@ -8,7 +11,8 @@ use millrace_base::{Bytes, hex};
 use super::contract::{Contract, Function, Invocation, Unknown, refused};
 use super::{Failure, codes};
 
-/// Rotation of rPBFT's working sealers. It needs the curve25519 VRF. The selector is that of the text in `literal`, as 2.x computes it.
+/// Rotation of rPBFT's working sealers. It needs the curve25519 VRF. The signature is not in ABI form: 2.x computes the selector from this
+/// text.
 pub(super) const WORKING_SEALER_MANAGER: Contract = Contract {
     address: 0x1011,
     name: "WorkingSealerManager",

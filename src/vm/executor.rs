@@ -137,10 +137,12 @@ impl Executor {
         let Some(gas) = limit.checked_sub(base) else {
             let status = TransactionStatus::OutOfGasIntrinsic.code();
             let receipt = Receipt { gas_used: U256::from(limit), status, ..Receipt::default() };
-            return Ok(billing.settle(Executed { receipt, writes: Writes::new() }));
+            let mut executed = Executed { receipt, writes: Writes::new() };
+            billing.settle(&mut executed);
+            return Ok(executed);
         };
-        if let Some(refused) = billing.refuse_below(base) {
-            return Ok(refused);
+        if let Some(remaining) = billing.less_than(base) {
+            return Ok(billing::not_enough(remaining));
         }
         let message = Message {
             sender: transaction.sender(),
@@ -167,7 +169,11 @@ impl Executor {
             remain_gas: U256::ZERO,
             logs,
         };
-        Ok(billing.settle(Executed { receipt, writes }))
+        let mut executed = Executed { receipt, writes };
+        if billing != Billing::Off {
+            billing.settle(&mut executed);
+        }
+        Ok(executed)
     }
 
     /// Executes a call and throws its writes away. `tx_gas_limit` bounds it as it bounds a transaction.

@@ -162,6 +162,9 @@ pub fn functions() -> impl Iterator<Item = Listed> {
     })
 }
 
+/// Addresses of the contracts that administer the chain; [`guards::arm`] is for them alone.
+const ADMINISTRATION: std::ops::Range<u64> = 0x1000..0x2000;
+
 /// The low 64 bits of an address whose other bits are zero: all our contracts have one.
 fn number_of(address: Address) -> Option<u64> {
     let (high, low) = address.split_last_chunk::<8>().expect("an address has 20 bytes");
@@ -181,6 +184,11 @@ pub fn is_contract(address: Address, temporaries: &Temporaries) -> bool {
 /// correction 8) and, of the temporary ones, those that a transaction with so many `objects` has opened.
 pub fn has_pseudo_code(address: Address, objects: u64) -> bool {
     number_of(address).is_some_and(|number| fixed_contract(number).is_some() || objects::is_opened(number, objects))
+}
+
+/// Whether a call of this contract can arm a guard: those of the chain's administration can, those of users and data cannot.
+pub fn may_restrict(address: Address) -> bool {
+    number_of(address).is_some_and(|number| ADMINISTRATION.contains(&number))
 }
 
 /// Whether `origin` may create contracts in block `number`: by the grants on the table of tables.

@@ -39,32 +39,33 @@ impl Billing {
         Ok(Self::Sender { address, remaining: remaining(state, address)? })
     }
 
-    /// The result of a transaction whose sender cannot even pay its base cost; it does not run.
-    pub fn refuse_below(self, base: u64) -> Option<Executed> {
+    /// What the sender has, if that is below the base cost: the transaction does not run, its result is [`not_enough`].
+    pub fn less_than(self, base: u64) -> Option<U256> {
         match self {
-            Self::Sender { remaining, .. } if remaining < U256::from(base) => Some(not_enough(remaining)),
+            Self::Sender { remaining, .. } if remaining < U256::from(base) => Some(remaining),
             _ => None,
         }
     }
 
-    /// The result once it is paid for.
-    pub fn settle(self, mut executed: Executed) -> Executed {
+    /// Has the result paid for. In place: a receipt is too large to be moved about for groups that do not charge.
+    pub fn settle(self, executed: &mut Executed) {
         match self {
             Self::Off => {}
             Self::Exempt => executed.receipt.gas_used = U256::ZERO,
-            Self::Sender { address, remaining } => {
-                let Some(left) = remaining.checked_sub(executed.receipt.gas_used) else {
-                    return not_enough(remaining);
-                };
-                executed.receipt.remain_gas = left;
-                put(&mut executed.writes, address, left);
-            }
+            Self::Sender { address, remaining } => match remaining.checked_sub(executed.receipt.gas_used) {
+                Some(left) => {
+                    executed.receipt.remain_gas = left;
+                    put(&mut executed.writes, address, left);
+                }
+                None => *executed = not_enough(remaining),
+            },
         }
-        executed
     }
 }
 
-fn not_enough(remaining: U256) -> Executed {
+/// The result of a transaction that is not paid for.
+#[cold]
+pub(super) fn not_enough(remaining: U256) -> Executed {
     let status = TransactionStatus::NotEnoughRemainGas.code();
     Executed { receipt: Receipt { status, remain_gas: remaining, ..Receipt::default() }, writes: Writes::new() }
 }

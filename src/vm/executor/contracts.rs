@@ -85,19 +85,20 @@ impl<'a> Contracts<'a> {
         precompiled::may_create_contracts(&self.journal, self.origin, self.block.number)
     }
 
+    /// The restrictions that the group uses.
+    pub fn guards(&self) -> Guards {
+        self.guards
+    }
+
     /// Whether the origin is frozen; the refusal of a creation comes first.
+    #[cold]
     pub fn is_origin_frozen(&self, to: Option<Address>) -> Result<bool, StorageError> {
-        Ok(self.guards.frozen && guards::is_frozen(&self.journal, self.origin)? && (to.is_some() || self.may_create()?))
+        Ok(guards::is_frozen(&self.journal, self.origin)? && (to.is_some() || self.may_create()?))
     }
 
     /// Whether the origin may write the storage of a contract.
     pub fn may_write(&self, contract: Address) -> Result<bool, StorageError> {
-        Ok(!self.guards.writers || guards::may_write_storage(&self.journal, contract, self.origin, self.block.number)?)
-    }
-
-    /// Whether [`Contracts::may_write`] has anything to look up.
-    pub fn has_writers(&self) -> bool {
-        self.guards.writers
+        guards::may_write_storage(&self.journal, contract, self.origin, self.block.number)
     }
 
     /// Makes the origin the manager of a contract that it creates. Contracts of forks have none: the committee alone manages them.
@@ -108,8 +109,9 @@ impl<'a> Contracts<'a> {
     }
 
     /// Refuses a call of a frozen contract; its gas comes back.
+    #[cold]
     fn refuse_frozen(&mut self, inputs: &CallInputs) -> Result<Option<InterpreterResult>, StorageError> {
-        if !self.guards.frozen || !guards::is_frozen(&self.journal, inputs.bytecode_address)? {
+        if !guards::is_frozen(&self.journal, inputs.bytecode_address)? {
             return Ok(None);
         }
         let output = error_string(format!("Frozen contract:{:x}", inputs.bytecode_address));
@@ -188,7 +190,9 @@ impl<'a> Contracts<'a> {
             Err(Failure::Storage(error)) => return Err(self.fail(error)),
         };
         // The call may have been the group's first to restrict something.
-        self.guards = Guards::load(&self.journal).map_err(|error| self.fail(error))?;
+        if precompiled::may_restrict(inputs.bytecode_address) {
+            self.guards = Guards::load(&self.journal).map_err(|error| self.fail(error))?;
+        }
         if !gas.record_regular_cost(used) {
             let left = inputs.gas_limit;
             self.forgivable = self.forgivable.saturating_sub(used);
@@ -208,7 +212,10 @@ impl<'a> PrecompileProvider<Context<'a>> for Contracts<'a> {
 
     fn run(&mut self, context: &mut Context<'a>, inputs: &CallInputs) -> Result<Option<InterpreterResult>, String> {
         if !inputs.known_bytecode.1.is_empty() {
-            return self.refuse_frozen(inputs).map_err(|error| self.fail(error));
+            if self.guards.frozen {
+                return self.refuse_frozen(inputs).map_err(|error| self.fail(error));
+            }
+            return Ok(None);
         }
         if let Some(result) = self.run_ethereum(context, inputs)? {
             return Ok(Some(result));

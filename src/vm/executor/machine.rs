@@ -206,7 +206,7 @@ impl<'a> Machine<'a> {
         self.engine.ctx.tx.caller = message.sender;
         self.engine.ctx.chain.gas_price = message.gas_price;
         self.engine.precompiles.forgivable = message.gas;
-        if self.engine.precompiles.is_origin_frozen(message.to)? {
+        if self.engine.precompiles.guards().frozen && self.engine.precompiles.is_origin_frozen(message.to)? {
             return Ok(Ended::with_frozen_origin(message));
         }
         let result = self.first_input(message).and_then(|input| self.run_frames(input, message.value));
@@ -339,7 +339,9 @@ impl<'a> Machine<'a> {
                 let created = frame.data.created_address();
                 let target = frame.interpreter.input.target_address;
                 self.savepoints.push(savepoint);
-                self.note_denied(target).map_err(|error| ContextError::Db(DatabaseFailure(error)))?;
+                if self.engine.precompiles.guards().writers {
+                    self.note_denied(target).map_err(|error| ContextError::Db(DatabaseFailure(error)))?;
+                }
                 if let Some(address) = created {
                     self.count_creations_from_zero(address);
                     self.engine.precompiles.record_creator(address);
@@ -350,14 +352,13 @@ impl<'a> Machine<'a> {
     }
 
     /// Notes whether the new frame may write its storage, which SSTORE asks.
+    #[cold]
     fn note_denied(&mut self, target: Address) -> Result<(), StorageError> {
-        if self.engine.precompiles.has_writers() {
-            let may_write = self.engine.precompiles.may_write(target)?;
-            let denied = &mut self.engine.ctx.chain.denied;
-            denied.retain(|address| *address != target);
-            if !may_write {
-                denied.push(target);
-            }
+        let may_write = self.engine.precompiles.may_write(target)?;
+        let denied = &mut self.engine.ctx.chain.denied;
+        denied.retain(|address| *address != target);
+        if !may_write {
+            denied.push(target);
         }
         Ok(())
     }

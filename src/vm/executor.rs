@@ -1,11 +1,16 @@
 //! Runs a transaction or a call over a state and gives receipt and writes.
 //!
+//! Restrictions of a group (`precompiled::guards`) are asked at four points: [`Billing`] before and after a transaction, the origin when
+//! it begins, each call before its code runs (`contracts`), and SSTORE and creations. A group that uses none pays one look-up a
+//! transaction for it.
+//!
 //! Built on revm. What 2.x nodes do differently from Ethereum is in four places: here (base cost, gas limit, statuses, refunds),
 //! [`machine`] (frames), `instructions` and `contracts` (calls of what is not EVM code). Rules: `spec/client-protocol.md` 1.3, 1.6, 2.8
 //! and 8, `spec/node-semantics.md` 7.4, and the recordings, which win.
 //!
 //! Invariant: a result depends on state, environment and message alone; what is kept between transactions cannot be seen by them.
 
+mod billing;
 mod blocks;
 mod changes;
 mod contracts;
@@ -23,10 +28,12 @@ use revm::context::{CfgEnv, JournalEntry, JournalInner};
 use revm::interpreter::InstructionResult;
 use revm::primitives::Log;
 
+use self::billing::Billing;
 use self::contracts::{Contracts, Ending};
 use self::database::{CodeCache, Database};
 use self::machine::{Ended, Machine, Message, Scratch};
 use crate::environment::{BlockEnvironment, BlockHashes};
+use crate::precompiled::guards::Guards;
 use crate::schedule::{EvmRules, Schedule};
 
 thread_local! {
@@ -83,6 +90,8 @@ struct Surroundings<'a> {
     environment: &'a BlockEnvironment,
     /// The block that system contracts work in. A call's is the one after the head, so that what the head granted is in force.
     contracts_block: u64,
+    /// Which restrictions the group uses.
+    guards: Guards,
 }
 
 /// What gas is counted against.
@@ -122,12 +131,19 @@ impl Executor {
     ) -> Result<Executed, StorageError> {
         let fields = transaction.fields();
         let limit = environment.tx_gas_limit;
+        let guards = Guards::load(state)?;
+        let billing = Billing::of(state, guards, environment.number, transaction)?;
         let base = self.schedule.base_cost(&fields.data, fields.to.is_none());
         let Some(gas) = limit.checked_sub(base) else {
             let status = TransactionStatus::OutOfGasIntrinsic.code();
             let receipt = Receipt { gas_used: U256::from(limit), status, ..Receipt::default() };
-            return Ok(Executed { receipt, writes: Writes::new() });
+            let mut executed = Executed { receipt, writes: Writes::new() };
+            billing.settle(&mut executed);
+            return Ok(executed);
         };
+        if let Some(remaining) = billing.less_than(base) {
+            return Ok(billing::not_enough(remaining));
+        }
         let message = Message {
             sender: transaction.sender(),
             to: fields.to,
@@ -136,7 +152,7 @@ impl Executor {
             gas_price: fields.gas_price,
             gas,
         };
-        let around = Surroundings { state, hashes, environment, contracts_block: environment.number };
+        let around = Surroundings { state, hashes, environment, contracts_block: environment.number, guards };
         let (ended, changed) = self.run(around, &message, |accounts, database, tables| {
             Ok::<_, StorageError>((mem::take(&mut accounts.logs), changes::collect(accounts, database, tables)?))
         })?;
@@ -153,7 +169,11 @@ impl Executor {
             remain_gas: U256::ZERO,
             logs,
         };
-        Ok(Executed { receipt, writes })
+        let mut executed = Executed { receipt, writes };
+        if billing != Billing::Off {
+            billing.settle(&mut executed);
+        }
+        Ok(executed)
     }
 
     /// Executes a call and throws its writes away. `tx_gas_limit` bounds it as it bounds a transaction.
@@ -165,12 +185,13 @@ impl Executor {
         call: &CallMessage,
     ) -> Result<CallResult, StorageError> {
         let limit = environment.tx_gas_limit;
+        let guards = Guards::load(state)?;
         let base = self.schedule.base_cost(&call.data, false);
         let Some(gas) = limit.checked_sub(base) else {
             return Ok(CallResult { status: TransactionStatus::OutOfGasIntrinsic.code(), output: Bytes::new() });
         };
         let message = Message { sender: call.from, to: Some(call.to), value: call.value, data: &call.data, gas_price: CALL_GAS_PRICE, gas };
-        let around = Surroundings { state, hashes, environment, contracts_block: environment.number.saturating_add(1) };
+        let around = Surroundings { state, hashes, environment, contracts_block: environment.number.saturating_add(1), guards };
         let (ended, ()) = self.run(around, &message, |_, _, _| ())?;
         let verdict = judge(&self.schedule, ended, Bill { limit, base, declared: U256::ZERO });
         Ok(CallResult { status: verdict.status.code(), output: verdict.output })
@@ -183,9 +204,9 @@ impl Executor {
         message: &Message<'_>,
         collect: impl FnOnce(&mut JournalInner<JournalEntry>, &Database<'_>, Journal<'_>) -> T,
     ) -> Result<(Ended, T), StorageError> {
-        let Surroundings { state, hashes, environment, contracts_block } = around;
+        let Surroundings { state, hashes, environment, contracts_block, guards } = around;
         let block = BlockEnvironment { number: contracts_block, ..*environment };
-        let contracts = Contracts::new(Journal::new(state), &self.schedule, block, message.sender);
+        let contracts = Contracts::new(Journal::new(state), &self.schedule, block, message.sender, guards);
         let database = Database::new(state, hashes, &mut self.codes);
         let scratch = SCRATCH.take().unwrap_or_default();
         let mut machine = Machine::new(scratch, database, contracts, environment, &self.schedule, &self.configuration);
@@ -210,6 +231,7 @@ fn judge(schedule: &Schedule, ended: Ended, bill: Bill) -> Verdict {
     let status = failure_status(&ended);
     let gas_used = match status {
         _ if ended.is_deposit_failure => used,
+        _ if ended.ending == Some(Ending::WriteDenied) => bill.base,
         TransactionStatus::OutOfGas | TransactionStatus::OutOfGasBase if schedule.is_2x() => bill.base,
         _ if ended.result.is_revert() => used,
         _ => bill.limit,
@@ -225,7 +247,9 @@ fn failure_status(ended: &Ended) -> TransactionStatus {
         Some(Ending::PrecompileTooExpensive) => return TransactionStatus::OutOfGasBase,
         Some(Ending::PrecompileFailed) => return TransactionStatus::RevertInstruction,
         Some(Ending::Refused) => return TransactionStatus::PrecompiledError,
-        Some(Ending::CreationDenied) => return TransactionStatus::PermissionDenied,
+        Some(Ending::CreationDenied | Ending::WriteDenied) => return TransactionStatus::PermissionDenied,
+        Some(Ending::ContractFrozen) => return TransactionStatus::ContractFrozen,
+        Some(Ending::AccountFrozen) => return TransactionStatus::AccountFrozen,
         Some(Ending::Returned) | None => {}
     }
     if let Some(status) = ended.stack_error {

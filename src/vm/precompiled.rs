@@ -7,22 +7,8 @@
 //!
 //! # Adding a contract
 //! One file that declares a [`Contract`], and one line in [`CONTRACTS`]. Addresses 0x5001 to 0xffff that 2.x left free are for users.
-//! A contract that keeps a greeting in a table of its own:
-//! ```ignore
-//! pub(super) const CONTRACT: Contract = Contract {
-//!     address: 0x5001,
-//!     name: "HelloWorld",
-//!     counts_input: true,
-//!     unknown: Unknown::Empty,
-//!     functions: &[Function { selector: hex!("6d4ce63c"), signature: "get()", run: get }],
-//! };
+//! `hello_world.rs` is an example; `docs/precompiled.md` shows it and lists all functions.
 //!
-//! fn get(invocation: &mut Invocation<'_, '_, '_>) -> Result<Bytes, Failure> {
-//!     let Some(table) = Table::open(invocation.context.journal, "u_hello")? else { return Ok(text(b"Hello World!")) };
-//!     let rows = rows(invocation.context.journal, &table, b"greeting")?;
-//!     Ok(text(rows.first().map_or(b"Hello World!", |row| field(row, "value"))))
-//! }
-//! ```
 //! Results must depend on the journal, the accounts, the block and the call alone, and all work must be bounded by what gas pays for.
 
 mod cns;
@@ -35,8 +21,14 @@ mod crypto;
 mod dag_transfer;
 mod entry;
 mod gas;
+mod gas_charge;
+mod governance;
+pub(crate) mod guards;
+#[cfg(test)]
+mod hello_world;
 mod json;
 mod kv_table;
+mod life_cycle;
 mod objects;
 mod parallel_config;
 mod permission;
@@ -44,14 +36,17 @@ mod system_config;
 mod table;
 mod table_factory;
 mod tables;
+mod unavailable;
 
+use millrace_base::abi::Selector;
 use millrace_base::{Address, Bytes};
 use millrace_core::StorageError;
 use millrace_core::overlay::Journal;
 use millrace_core::table::system;
 
 use crate::environment::BlockEnvironment;
-use contract::{Contract, Invocation, Unknown};
+use contract::{Contract, Invocation};
+pub(crate) use gas_charge::{is_exempt, remaining, remaining_write};
 pub use objects::Temporaries;
 use tables::Writer;
 
@@ -59,6 +54,8 @@ use tables::Writer;
 pub trait Accounts {
     /// Length of the code at an address.
     fn code_len(&mut self, address: Address) -> Result<usize, StorageError>;
+    /// Whether there is an account, be it without code.
+    fn exists(&mut self, address: Address) -> Result<bool, StorageError>;
     /// Creations by an account so far.
     fn nonce(&mut self, address: Address) -> Result<u64, StorageError>;
 }
@@ -116,7 +113,7 @@ pub enum Failure {
     Storage(#[from] StorageError),
 }
 
-/// All contracts, ascending by address. Those without functions answer every call as 2.x does when it does not know the function.
+/// All contracts, ascending by address.
 const CONTRACTS: &[Contract] = &[
     system_config::CONTRACT,
     table_factory::CONTRACT,
@@ -125,19 +122,48 @@ const CONTRACTS: &[Contract] = &[
     cns::CONTRACT,
     permission::CONTRACT,
     parallel_config::CONTRACT,
-    Contract { address: 0x1007, name: "ContractLifeCycle", counts_input: false, unknown: Unknown::Empty, functions: &[] },
-    Contract { address: 0x1008, name: "ChainGovernance", counts_input: false, unknown: Unknown::Empty, functions: &[] },
-    Contract { address: 0x1009, name: "GasCharge", counts_input: false, unknown: Unknown::Code(-53_008), functions: &[] },
+    life_cycle::CONTRACT,
+    governance::CONTRACT,
+    gas_charge::CONTRACT,
     kv_table::CONTRACT,
-    // Rotates the sealers of rPBFT; nodes call it, not clients.
-    Contract { address: 0x1011, name: "WorkingSealerManager", counts_input: false, unknown: Unknown::Empty, functions: &[] },
+    unavailable::WORKING_SEALER_MANAGER,
     dag_transfer::CONTRACT,
-    // Cryptography that stock 2.x builds leave out.
-    Contract { address: 0x5003, name: "Paillier", counts_input: true, unknown: Unknown::Code(codes::UNKNOWN_FUNCTION), functions: &[] },
-    Contract { address: 0x5004, name: "GroupSig", counts_input: true, unknown: Unknown::Code(codes::UNKNOWN_FUNCTION), functions: &[] },
-    Contract { address: 0x5005, name: "RingSig", counts_input: true, unknown: Unknown::Code(codes::UNKNOWN_FUNCTION), functions: &[] },
+    unavailable::PAILLIER,
+    unavailable::GROUP_SIGNATURE,
+    unavailable::RING_SIGNATURE,
     crypto::CONTRACT,
+    // The example of the documentation; nodes do not have it.
+    #[cfg(test)]
+    hello_world::CONTRACT,
 ];
+
+/// A function of a contract at a fixed address, for documentation and tools.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Listed {
+    /// The contract's address as a number; 0 for objects that a transaction opens.
+    pub address: u64,
+    /// The contract's name in 2.x.
+    pub contract: &'static str,
+    /// What the selector is computed from.
+    pub signature: &'static str,
+    /// The first four bytes of a call.
+    pub selector: Selector,
+}
+
+/// All functions that can be called, objects last.
+pub fn functions() -> impl Iterator<Item = Listed> {
+    CONTRACTS.iter().chain(objects::KINDS).flat_map(|contract| {
+        contract.functions.iter().map(|function| Listed {
+            address: contract.address,
+            contract: contract.name,
+            signature: function.signature,
+            selector: function.selector,
+        })
+    })
+}
+
+/// Addresses of the contracts that administer the chain; [`guards::arm`] is for them alone.
+const ADMINISTRATION: std::ops::Range<u64> = 0x1000..0x2000;
 
 /// The low 64 bits of an address whose other bits are zero: all our contracts have one.
 fn number_of(address: Address) -> Option<u64> {
@@ -160,6 +186,11 @@ pub fn has_pseudo_code(address: Address, objects: u64) -> bool {
     number_of(address).is_some_and(|number| fixed_contract(number).is_some() || objects::is_opened(number, objects))
 }
 
+/// Whether a call of this contract can arm a guard: those of the chain's administration can, those of users and data cannot.
+pub fn may_restrict(address: Address) -> bool {
+    number_of(address).is_some_and(|number| ADMINISTRATION.contains(&number))
+}
+
 /// Whether `origin` may create contracts in block `number`: by the grants on the table of tables.
 pub fn may_create_contracts(journal: &Journal<'_>, origin: Address, number: u64) -> Result<bool, StorageError> {
     Writer::in_block(origin, number).may_write(journal, system::TABLES)
@@ -174,8 +205,12 @@ pub fn run(context: &mut Context<'_, '_>, call: Call<'_>) -> Result<Outcome, Fai
 }
 
 #[cfg(test)]
+mod functions;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod recordings;
+#[cfg(test)]
+mod solidity;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,8 @@
 //! Called from the tests of each engine, in this crate and in `backends`; panics with the promise that is broken. It is no test module,
 //! so that other crates can reach it.
 
+mod tables;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -43,6 +45,7 @@ pub fn run(engine: &dyn Engine) {
     checkpoint_is_a_database_of_its_moment(engine);
     readers_see_whole_batches(&*engine.create());
     random_work_equals_the_model(engine);
+    tables::rows_are_those_of_the_model(&*engine.create());
 }
 
 fn collect(scan: impl FnOnce(&mut super::Visit<'_>) -> Result<(), StorageError>) -> Vec<Pair> {

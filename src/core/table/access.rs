@@ -12,16 +12,22 @@ use crate::storage::StorageError;
 
 /// Whether transactions of `origin` may write `table` (full name), by the grants that hold at `number`.
 pub fn may_write(state: &dyn StateReader, table: &str, origin: Address, number: u64) -> Result<bool, StorageError> {
-    let grants = grants(state, table, number)?;
-    Ok(grants.is_empty() || grants.iter().any(|grant| grantee(grant) == Some(origin)))
+    let access = Table::with_schema(system::schema(system::TABLE_ACCESS).expect("a system table"));
+    let entries = access.entries(state, table.as_bytes())?;
+    let mut grants = entries.iter().filter(|grant| holds(grant, number)).peekable();
+    Ok(grants.peek().is_none() || grants.any(|grant| grantee(grant) == Some(origin)))
 }
 
 /// The grants of a table that hold at `number`, in the order they were given; `u64::MAX` for all.
 pub fn grants(state: &dyn StateReader, table: &str, number: u64) -> Result<Vec<Entry>, StorageError> {
     let access = Table::with_schema(system::schema(system::TABLE_ACCESS).expect("a system table"));
     let mut grants = access.select(state, table.as_bytes(), &Condition::new())?;
-    grants.retain(|grant| system::number_field(grant, system::ENABLE_NUMBER).is_none_or(|enabled| enabled <= number));
+    grants.retain(|grant| holds(grant, number));
     Ok(grants)
+}
+
+fn holds(grant: &Entry, number: u64) -> bool {
+    system::number_field(grant, system::ENABLE_NUMBER).is_none_or(|enabled| enabled <= number)
 }
 
 /// The account that a grant names.

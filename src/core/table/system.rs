@@ -30,6 +30,10 @@ pub const TABLE_ACCESS: &str = "_sys_table_access_";
 pub const CNS: &str = "_sys_cns_";
 /// Votes of the committee.
 pub const COMMITTEE_VOTES: &str = "_sys_committee_votes_";
+/// Which restrictions the group uses at all.
+pub const GUARDS: &str = "_sys_guards_";
+/// Accounts that may give others gas.
+pub const CHARGERS: &str = "_sys_chargers_";
 
 /// Primary key of all rows of [`CONSENSUS`].
 pub const MEMBERS_KEY: &str = "node";
@@ -42,13 +46,15 @@ const KIND: &str = "type";
 const NODE_ID: &str = "node_id";
 
 /// Name, key field and value fields. The tables of blocks and indices of 2.x are spaces of our database instead.
-const SCHEMAS: [(&str, &str, &str); 6] = [
+const SCHEMAS: [(&str, &str, &str); 8] = [
     (TABLES, "table_name", "key_field,value_field"),
     (CONSENSUS, "name", "type,node_id,enable_num,previous"),
     (TABLE_ACCESS, "table_name", "address,enable_num"),
     (CONFIG, "key", "value,enable_num,previous"),
     (CNS, "name", "version,address,abi"),
     (COMMITTEE_VOTES, "key", "value,origin,block_limit"),
+    (GUARDS, "key", "value"),
+    (CHARGERS, "key", "address"),
 ];
 
 /// The schema of a system table.

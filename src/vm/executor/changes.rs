@@ -9,6 +9,7 @@ use revm::context::{JournalEntry, JournalInner};
 use revm::state::{Account, Bytecode};
 
 use super::database::Database;
+use crate::precompiled::guards;
 use millrace_base::Address;
 
 /// The writes of accounts and tables together.
@@ -18,11 +19,14 @@ pub(super) fn collect(
     tables: Journal<'_>,
 ) -> Result<Writes, StorageError> {
     let mut writes = Writes::new();
+    let mut vanished = Vec::new();
     for (address, account) in accounts.state.drain() {
         let incarnation = database.incarnation(address);
         if account.is_selfdestructed() {
-            // A contract that this very transaction created leaves nothing behind.
-            if !account.is_created() {
+            // A contract that this very transaction created leaves nothing behind, not even its manager.
+            if account.is_created() {
+                vanished.push(guards::managers_key(address));
+            } else {
                 let record = AccountRecord { incarnation: incarnation + 1, ..AccountRecord::default() };
                 writes.push((StateKey::Account(address), Some(StateValue::Account(record))));
             }
@@ -32,7 +36,7 @@ pub(super) fn collect(
     }
     if !tables.is_unchanged() {
         for (key, value) in tables.into_writes() {
-            if database.state().read(&key)? != value {
+            if database.state().read(&key)? != value && !vanished.contains(&key) {
                 writes.push((key, value));
             }
         }

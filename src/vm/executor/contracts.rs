@@ -15,6 +15,7 @@ use revm::primitives::hardfork::SpecId;
 
 use super::machine::Context;
 use crate::environment::BlockEnvironment;
+use crate::precompiled::guards::{self, Guards};
 use crate::precompiled::{self, Accounts, Call, Failure, Temporaries};
 use crate::schedule::{MAX_MEMORY_BYTES, MAX_PRECOMPILE_GAS, Schedule};
 
@@ -45,6 +46,12 @@ pub(super) enum Ending {
     Refused,
     /// The origin may not create contracts.
     CreationDenied,
+    /// The origin may not write the storage of the contract.
+    WriteDenied,
+    /// The contract is frozen.
+    ContractFrozen,
+    /// The origin is frozen.
+    AccountFrozen,
 }
 
 /// Runs such calls for one transaction and holds the tables' side of it.
@@ -63,18 +70,58 @@ pub(super) struct Contracts<'a> {
     block: BlockEnvironment,
     origin: Address,
     temporaries: Temporaries,
+    guards: Guards,
 }
 
 impl<'a> Contracts<'a> {
     /// For a transaction of `origin`; `block` is the one that system contracts work in.
-    pub fn new(journal: Journal<'a>, schedule: &'a Schedule, block: BlockEnvironment, origin: Address) -> Self {
+    pub fn new(journal: Journal<'a>, schedule: &'a Schedule, block: BlockEnvironment, origin: Address, guards: Guards) -> Self {
         let temporaries = Temporaries::default();
-        Self { journal, ending: Ending::Returned, forgivable: 0, failure: None, schedule, block, origin, temporaries }
+        Self { journal, ending: Ending::Returned, forgivable: 0, failure: None, schedule, block, origin, temporaries, guards }
     }
 
     /// Whether the origin may create contracts: who may write the table of tables (`spec/client-protocol.md` 8.6).
     pub fn may_create(&self) -> Result<bool, StorageError> {
         precompiled::may_create_contracts(&self.journal, self.origin, self.block.number)
+    }
+
+    /// The restrictions that the group uses.
+    pub fn guards(&self) -> Guards {
+        self.guards
+    }
+
+    /// Whether the origin is frozen; the refusal of a creation comes first.
+    #[cold]
+    pub fn is_origin_frozen(&self, to: Option<Address>) -> Result<bool, StorageError> {
+        Ok(guards::is_frozen(&self.journal, self.origin)? && (to.is_some() || self.may_create()?))
+    }
+
+    /// Whether the origin may write the storage of a contract.
+    pub fn may_write(&self, contract: Address) -> Result<bool, StorageError> {
+        guards::may_write_storage(&self.journal, contract, self.origin, self.block.number)
+    }
+
+    /// Makes the origin the manager of a contract that it creates. Contracts of forks have none: the committee alone manages them.
+    pub fn record_creator(&mut self, contract: Address) {
+        if self.schedule.is_2x() {
+            guards::record_creator(&mut self.journal, contract, self.origin);
+        }
+    }
+
+    /// Refuses a call of a frozen contract; its gas comes back.
+    #[cold]
+    fn refuse_frozen(&mut self, inputs: &CallInputs) -> Result<Option<InterpreterResult>, StorageError> {
+        if !guards::is_frozen(&self.journal, inputs.bytecode_address)? {
+            return Ok(None);
+        }
+        let output = error_string(format!("Frozen contract:{:x}", inputs.bytecode_address));
+        Ok(Some(self.end(Ending::ContractFrozen, InstructionResult::Revert, Gas::new(inputs.gas_limit), output)))
+    }
+
+    fn fail(&mut self, error: StorageError) -> String {
+        let text = error.to_string();
+        self.failure = Some(error);
+        text
     }
 
     fn end(&mut self, ending: Ending, result: InstructionResult, gas: Gas, output: Bytes) -> InterpreterResult {
@@ -140,12 +187,12 @@ impl<'a> Contracts<'a> {
         let (ending, result, output, used) = match ran {
             Ok(outcome) => (Ending::Returned, InstructionResult::Return, outcome.output, outcome.gas_used),
             Err(Failure::Refused { message, gas_used }) => (Ending::Refused, InstructionResult::Revert, error_string(message), gas_used),
-            Err(Failure::Storage(error)) => {
-                let text = error.to_string();
-                self.failure = Some(error);
-                return Err(text);
-            }
+            Err(Failure::Storage(error)) => return Err(self.fail(error)),
         };
+        // The call may have been the group's first to restrict something.
+        if precompiled::may_restrict(inputs.bytecode_address) {
+            self.guards = Guards::load(&self.journal).map_err(|error| self.fail(error))?;
+        }
         if !gas.record_regular_cost(used) {
             let left = inputs.gas_limit;
             self.forgivable = self.forgivable.saturating_sub(used);
@@ -165,6 +212,9 @@ impl<'a> PrecompileProvider<Context<'a>> for Contracts<'a> {
 
     fn run(&mut self, context: &mut Context<'a>, inputs: &CallInputs) -> Result<Option<InterpreterResult>, String> {
         if !inputs.known_bytecode.1.is_empty() {
+            if self.guards.frozen {
+                return self.refuse_frozen(inputs).map_err(|error| self.fail(error));
+            }
             return Ok(None);
         }
         if let Some(result) = self.run_ethereum(context, inputs)? {
@@ -189,6 +239,11 @@ impl Accounts for StateAccounts<'_, '_> {
     fn code_len(&mut self, address: Address) -> Result<usize, StorageError> {
         let account = self.0.journaled_state.load_account_with_code(address).map_err(|failure| failure.0)?;
         Ok(account.info.code.as_ref().map_or(0, |code| code.len()))
+    }
+
+    fn exists(&mut self, address: Address) -> Result<bool, StorageError> {
+        let account = self.0.journaled_state.load_account(address).map_err(|failure| failure.0)?;
+        Ok(!account.is_loaded_as_not_existing() || !account.info.is_empty())
     }
 
     fn nonce(&mut self, address: Address) -> Result<u64, StorageError> {

@@ -2,7 +2,7 @@
 //!
 //! Under all rules: GASPRICE gives the transaction's field in full width (revm keeps 128 bits), EXTCODESIZE gives 1 for system
 //! contracts and the objects they opened. Under 2.x rules SSTORE prices a write by the present value alone, as 2.x nodes do, instead of tracking the value at the
-//! transaction's start (EIP-2200).
+//! transaction's start (EIP-2200). Under all rules SSTORE ends the frame when the origin may not write the contract's storage.
 
 use millrace_base::{Address, U256};
 use revm::bytecode::opcode::{EXTCODESIZE, GASPRICE, SSTORE};
@@ -55,6 +55,7 @@ const fn fork_table<'a>() -> Table<'a> {
     let mut table = instructions::instruction_table::<EthInterpreter, Context<'a>>();
     table[GASPRICE as usize] = Instruction::new(gas_price);
     table[EXTCODESIZE as usize] = Instruction::new(code_size);
+    table[SSTORE as usize] = Instruction::new(guarded_store);
     table
 }
 
@@ -82,7 +83,25 @@ fn code_size(operands: Operands<'_, '_>) -> InstructionExecResult {
     Ok(())
 }
 
-fn store(operands: Operands<'_, '_>) -> InstructionExecResult {
+/// Whether the origin may not write the storage of the running contract; notes that it tried.
+fn is_denied(operands: &mut Operands<'_, '_>) -> bool {
+    let chain = &mut operands.host.chain;
+    chain.is_write_denied = !chain.denied.is_empty() && chain.denied.contains(&operands.interpreter.input.target_address());
+    chain.is_write_denied
+}
+
+/// revm's own SSTORE behind the check of writers.
+fn guarded_store(mut operands: Operands<'_, '_>) -> InstructionExecResult {
+    if is_denied(&mut operands) {
+        return Err(InstructionResult::PrecompileError);
+    }
+    host::sstore(operands)
+}
+
+fn store(mut operands: Operands<'_, '_>) -> InstructionExecResult {
+    if is_denied(&mut operands) {
+        return Err(InstructionResult::PrecompileError);
+    }
     let InstructionContext { interpreter, host } = operands;
     if interpreter.runtime_flag.is_static() {
         return Err(InstructionResult::StateChangeDuringStaticCall);

@@ -5,6 +5,7 @@
 
 use std::mem;
 
+use millrace_base::abi::error_string;
 use millrace_base::{Address, Bytes, TransactionStatus, U256};
 use millrace_core::StorageError;
 use millrace_core::overlay::{Journal, Savepoint};
@@ -38,7 +39,6 @@ const KEPT_DEPTH: usize = 32;
 const KEPT_ACCOUNTS: usize = 1_024;
 
 /// What revm's instructions find besides its own environment.
-#[derive(Clone, Copy)]
 pub(super) struct Extras {
     /// The transaction's field; never charged.
     pub gas_price: U256,
@@ -46,6 +46,10 @@ pub(super) struct Extras {
     pub storage: StorageCosts,
     /// Temporary objects of system contracts so far; their addresses look as if they had code.
     pub objects: u64,
+    /// Contracts of open frames whose storage the origin may not write; empty in groups that never named writers.
+    pub denied: Vec<Address>,
+    /// Whether the frame that just ended tried to.
+    pub is_write_denied: bool,
 }
 
 /// revm's context over our state.
@@ -113,6 +117,21 @@ pub(super) struct Ended {
     pub is_deposit_failure: bool,
 }
 
+impl Ended {
+    fn with_frozen_origin(message: &Message<'_>) -> Self {
+        Self {
+            result: InstructionResult::Revert,
+            output: error_string(format!("Frozen account:0x{:x}", message.sender)),
+            remaining: message.gas,
+            refunded: 0,
+            created: None,
+            ending: Some(Ending::AccountFrozen),
+            stack_error: None,
+            is_deposit_failure: false,
+        }
+    }
+}
+
 /// revm set up for one transaction.
 pub(super) struct Machine<'a> {
     engine: Engine<'a>,
@@ -167,7 +186,13 @@ impl<'a> Machine<'a> {
             tx: transaction,
             cfg: configuration.clone(),
             journaled_state: revm::Journal::new_with_inner(database, state),
-            chain: Extras { gas_price: U256::ZERO, storage: schedule.storage.unwrap_or_default(), objects: 0 },
+            chain: Extras {
+                gas_price: U256::ZERO,
+                storage: schedule.storage.unwrap_or_default(),
+                objects: 0,
+                denied: Vec::new(),
+                is_write_denied: false,
+            },
             local,
             error: Ok(()),
         };
@@ -181,6 +206,9 @@ impl<'a> Machine<'a> {
         self.engine.ctx.tx.caller = message.sender;
         self.engine.ctx.chain.gas_price = message.gas_price;
         self.engine.precompiles.forgivable = message.gas;
+        if self.engine.precompiles.guards().frozen && self.engine.precompiles.is_origin_frozen(message.to)? {
+            return Ok(Ended::with_frozen_origin(message));
+        }
         let result = self.first_input(message).and_then(|input| self.run_frames(input, message.value));
         let result = result.map_err(|error| self.storage_error(error))?;
         let created = match &result {
@@ -309,13 +337,30 @@ impl<'a> Machine<'a> {
             }
             ItemOrResult::Item(frame) => {
                 let created = frame.data.created_address();
+                let target = frame.interpreter.input.target_address;
                 self.savepoints.push(savepoint);
+                if self.engine.precompiles.guards().writers {
+                    self.note_denied(target).map_err(|error| ContextError::Db(DatabaseFailure(error)))?;
+                }
                 if let Some(address) = created {
                     self.count_creations_from_zero(address);
+                    self.engine.precompiles.record_creator(address);
                 }
                 Ok(None)
             }
         }
+    }
+
+    /// Notes whether the new frame may write its storage, which SSTORE asks.
+    #[cold]
+    fn note_denied(&mut self, target: Address) -> Result<(), StorageError> {
+        let may_write = self.engine.precompiles.may_write(target)?;
+        let denied = &mut self.engine.ctx.chain.denied;
+        denied.retain(|address| *address != target);
+        if !may_write {
+            denied.push(target);
+        }
+        Ok(())
     }
 
     /// A creation that the origin may not make takes all gas it was given and leaves the creator's nonce.
@@ -369,15 +414,19 @@ impl<'a> Machine<'a> {
             return;
         }
         self.engine.precompiles.journal.rollback(savepoint);
+        let is_first = self.savepoints.is_empty();
+        let is_write_denied = mem::take(&mut self.engine.ctx.chain.is_write_denied);
+        if is_write_denied && is_first {
+            self.ending = Some(Ending::WriteDenied);
+        }
         if !self.schedule.is_2x() {
             return;
         }
-        let is_first = self.savepoints.is_empty();
         if has_returned {
             // New code that is too long, or whose deposit is too expensive: what the init code left is still there.
             result.interpreter_result_mut().result = InstructionResult::OutOfFunds;
             self.is_deposit_failure = is_first;
-        } else if is_out_of_gas(word) && !is_first {
+        } else if (is_out_of_gas(word) || is_write_denied) && !is_first {
             self.forgive(result);
         }
     }

@@ -7,10 +7,10 @@ use millrace_core::table::{Condition, MAX_VALUE_BYTES, system};
 
 use super::contract::{Contract, Function, Invocation, Unknown, code, refused};
 use super::entry::parse_address;
-use super::gas::Operation;
+use super::gas::{Extent, Operation};
 use super::json::compact;
 use super::table::check_len;
-use super::tables::{Writer, field, fields, system_table};
+use super::tables::{Writer, charge_extent, field, fields, system_table};
 use super::{Failure, codes};
 
 /// Longest name and version (`spec/node-semantics.md` 6.4).
@@ -40,6 +40,7 @@ fn insert(invocation: &mut Invocation<'_, '_, '_>) -> Result<Bytes, Failure> {
     }
     let table = system_table(system::CNS);
     let rows = table.entries(invocation.context.journal, name)?;
+    invocation.gas.charge_extent(&rows, Extent::Rewritten);
     invocation.gas.charge(Operation::OpenTable, 1);
     invocation.gas.charge(Operation::Select, rows.len());
     if version.len() > MAX_NAME_BYTES {
@@ -70,6 +71,7 @@ fn listed(rows: &[Entry]) -> Bytes {
 fn select_by_name(invocation: &mut Invocation<'_, '_, '_>) -> Result<Bytes, Failure> {
     let name = invocation.arguments.bytes();
     let rows = system_table(system::CNS).entries(invocation.context.journal, name)?;
+    invocation.gas.charge_extent(&rows, Extent::Read);
     invocation.gas.charge(Operation::OpenTable, 1);
     invocation.gas.charge(Operation::Field, rows.len());
     Ok(listed(&rows))
@@ -79,7 +81,9 @@ fn select_by_name(invocation: &mut Invocation<'_, '_, '_>) -> Result<Bytes, Fail
 fn versions(invocation: &mut Invocation<'_, '_, '_>) -> Result<Vec<Entry>, Failure> {
     let (name, version) = (invocation.arguments.bytes(), invocation.arguments.bytes());
     let of_version = Condition::equal("version", version.to_vec());
-    let rows = system_table(system::CNS).select(invocation.context.journal, name, &of_version)?;
+    let table = system_table(system::CNS);
+    charge_extent(invocation, &table, name, Extent::Read)?;
+    let rows = table.select(invocation.context.journal, name, &of_version)?;
     invocation.gas.charge(Operation::OpenTable, 1);
     invocation.gas.charge(Operation::Select, rows.len());
     Ok(rows)

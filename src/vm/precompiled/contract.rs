@@ -1,6 +1,6 @@
 //! What a precompiled contract is made of, and how a call reaches its function.
 //!
-//! Invariant: gas is the sum of the operations charged and of the memory used, which is never below the size of the output.
+//! Invariant: gas is the sum of the operations and extents charged and of the memory used, which is never below the size of the output.
 
 use millrace_base::abi::{Encoder, LenientDecoder, Selector};
 use millrace_base::{Bytes, U256};
@@ -13,7 +13,6 @@ pub(super) struct Contract {
     /// Its address as a number; 0 for kinds of objects.
     pub address: u64,
     /// The name 2.x gives it.
-    #[allow(dead_code, reason = "for readers and tests")]
     pub name: &'static str,
     /// Whether the size of the input counts as memory used.
     pub counts_input: bool,
@@ -28,7 +27,6 @@ pub(super) struct Function {
     /// Of `signature`; a test compares them.
     pub selector: Selector,
     /// Canonical.
-    #[allow(dead_code, reason = "for readers and tests")]
     pub signature: &'static str,
     /// Reads the arguments, does the work, returns the output.
     pub run: fn(&mut Invocation<'_, '_, '_>) -> Result<Bytes, Failure>,
@@ -74,12 +72,20 @@ impl<'i, 'j, 's> Invocation<'i, 'j, 's> {
         let selector: Option<&Selector> = self.call.input.first_chunk();
         let function = contract.functions.iter().find(|function| Some(&function.selector) == selector);
         let output = match (function, contract.unknown) {
-            (Some(function), _) => (function.run)(&mut self)?,
+            (Some(function), _) => (function.run)(&mut self).map_err(|failure| self.with_extent(failure))?,
             (None, Unknown::Empty) => Bytes::new(),
             (None, Unknown::Code(answer)) => code(answer),
         };
         let gas_used = self.gas.total(output.len() as u64);
         Ok(Outcome { output, gas_used })
+    }
+
+    /// A refusal costs nothing but the base cost, as in 2.x, and what was read or copied above the free extent.
+    fn with_extent(&self, failure: Failure) -> Failure {
+        match failure {
+            Failure::Refused { message, gas_used } => Failure::Refused { message, gas_used: gas_used.saturating_add(self.gas.extent()) },
+            failure => failure,
+        }
     }
 }
 

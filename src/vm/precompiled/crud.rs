@@ -7,10 +7,10 @@ use millrace_core::table::{Comparison, Condition, Fields, MAX_KEY_BYTES, Table, 
 
 use super::condition::limit_of;
 use super::contract::{Contract, Function, Invocation, Unknown, code, refused_without_reason};
-use super::gas::Operation;
+use super::gas::{Extent, Operation};
 use super::json::{Json, styled};
 use super::table::{check_len, check_values};
-use super::tables::{Writer, capacity, field, system_table, user_table};
+use super::tables::{Writer, capacity, charge_extent, field, system_table, user_table};
 use super::{Failure, codes};
 
 /// The contract.
@@ -114,6 +114,7 @@ fn insert(invocation: &mut Invocation<'_, '_, '_>) -> Result<i64, Stop> {
     let mut fields = parse_entry(entry)?;
     check_values(&fields)?;
     let writer = Writer::origin(invocation.call.origin, invocation.context);
+    charge_extent(invocation, &table, key, Extent::Rewritten)?;
     let count = writer.insert(invocation.context.journal, &table, key, fields.clone())?;
     if count > 0 {
         fields.insert(table.schema().key_field.clone(), Bytes::copy_from_slice(key));
@@ -134,6 +135,7 @@ fn update(invocation: &mut Invocation<'_, '_, '_>) -> Result<i64, Stop> {
     let condition = parse_condition(invocation, condition)?;
     check_values(&fields)?;
     let writer = Writer::origin(invocation.call.origin, invocation.context);
+    charge_extent(invocation, &table, key, Extent::Rewritten)?;
     let count = writer.update(invocation.context.journal, &table, key, &fields, &condition)?;
     if let Ok(rows) = usize::try_from(count) {
         invocation.gas.raise_memory(capacity(&fields).saturating_mul(rows as u64));
@@ -148,6 +150,7 @@ fn remove(invocation: &mut Invocation<'_, '_, '_>) -> Result<i64, Stop> {
     let table = open(invocation, &user_table(name))?;
     let condition = parse_condition(invocation, condition)?;
     let writer = Writer::origin(invocation.call.origin, invocation.context);
+    charge_extent(invocation, &table, key, Extent::Rewritten)?;
     let count = writer.remove(invocation.context.journal, &table, key, &condition)?;
     if let Ok(rows) = usize::try_from(count) {
         invocation.gas.charge(Operation::Remove, rows);
@@ -161,6 +164,7 @@ fn select(invocation: &mut Invocation<'_, '_, '_>) -> Result<Bytes, Stop> {
     let name = if name == system::TABLES.as_bytes() { system::TABLES.into() } else { user_table(name) };
     let table = open(invocation, &name)?;
     let condition = parse_condition(invocation, condition)?;
+    charge_extent(invocation, &table, key, Extent::Read)?;
     let rows = table.select(invocation.context.journal, key, &condition)?;
     invocation.gas.charge(Operation::Select, rows.len());
     fn members(row: &Entry) -> Vec<(&str, &[u8])> {

@@ -43,6 +43,10 @@ impl Accounts for &StubAccounts {
         Ok(self.0.borrow().get(&address).map_or(0, |account| account.0))
     }
 
+    fn exists(&mut self, address: Address) -> Result<bool, StorageError> {
+        Ok(self.0.borrow().contains_key(&address))
+    }
+
     fn nonce(&mut self, address: Address) -> Result<u64, StorageError> {
         Ok(self.0.borrow().get(&address).map_or(0, |account| account.1))
     }

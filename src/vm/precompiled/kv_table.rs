@@ -5,10 +5,10 @@ use millrace_base::{Address, Bytes, hex};
 use millrace_core::table::{Condition, Fields, MAX_KEY_BYTES, Table};
 
 use super::contract::{Contract, Function, Invocation, Unknown, code, refused, refused_without_reason};
-use super::gas::Operation;
+use super::gas::{Extent, Operation};
 use super::table::{check_contract_authority, check_len, check_values};
 use super::table_factory::{Refusals, check_schema, create};
-use super::tables::{Writer, capacity, user_table};
+use super::tables::{Writer, capacity, charge_extent, user_table};
 use super::{Failure, codes};
 
 /// The contract.
@@ -63,6 +63,7 @@ fn table(invocation: &Invocation<'_, '_, '_>) -> Result<Table, Failure> {
 /// Charges for reading the rows of a key, and gives the first one.
 fn read(invocation: &mut Invocation<'_, '_, '_>, table: &Table, key: &[u8]) -> Result<Option<Fields>, Failure> {
     let rows = table.entries(invocation.context.journal, key)?;
+    invocation.gas.charge_extent(&rows, Extent::Read);
     invocation.gas.raise_memory(rows.iter().map(|row| capacity(&row.fields)).sum());
     invocation.gas.charge(Operation::Select, rows.len());
     Ok(rows.first().map(|row| row.fields.clone()))
@@ -84,6 +85,7 @@ fn set(invocation: &mut Invocation<'_, '_, '_>) -> Result<Bytes, Failure> {
     let mut fields = invocation.context.temporaries.entry(entry_address).cloned().ok_or_else(refused_without_reason)?;
     check_len(key, MAX_KEY_BYTES)?;
     check_values(&fields)?;
+    charge_extent(invocation, &table, key, Extent::Rewritten)?;
     let is_new = read(invocation, &table, key)?.is_none();
     let writer = Writer::origin(invocation.call.origin, invocation.context);
     let journal = &mut *invocation.context.journal;

@@ -40,6 +40,9 @@ pub struct Temporaries {
     entries: Vec<Fields>,
 }
 
+/// What an object can be.
+pub(super) const KINDS: &[Contract] = &[TABLE, KV_TABLE, CONDITION, ENTRIES, ENTRY];
+
 /// Whether an address is that of an object when `count` were opened.
 pub(super) fn is_opened(number: u64, count: u64) -> bool {
     number > BASE && number - BASE <= count

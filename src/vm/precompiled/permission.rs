@@ -1,14 +1,16 @@
 //! Permission, 0x1005: who may write which table. A grant holds from the block after the one it was made in.
 
 use millrace_base::abi::Encoder;
-use millrace_base::{Bytes, hex};
+use millrace_base::{Address, Bytes, hex};
 use millrace_core::Entry;
 use millrace_core::table::{Condition, system};
 
 use super::contract::{Contract, Function, Invocation, Unknown, code, refused};
 use super::entry::parse_address;
+use super::governance::address_text;
+use super::guards::{self, Guard, Kind};
 use super::json::compact;
-use super::tables::{Writer, contract_table, field, fields, system_table, user_table};
+use super::tables::{MAX_LISTED, Writer, contract_table, field, fields, system_table, user_table};
 use super::{Failure, codes};
 
 /// Longest name of a table, prefix included, that a grant can name.
@@ -27,8 +29,8 @@ pub(super) const CONTRACT: Contract = Contract {
         Function { selector: hex!("06e63ff8"), signature: "insert(string,string)", run: |i| insert(i).map(code) },
         Function { selector: hex!("44590a7e"), signature: "remove(string,string)", run: |i| remove(i).map(code) },
         Function { selector: hex!("20586031"), signature: "queryByName(string)", run: query_by_name },
-        Function { selector: hex!("96ec37c4"), signature: "grantWrite(address,address)", run: refuse_contract_grant },
-        Function { selector: hex!("99c26010"), signature: "revokeWrite(address,address)", run: refuse_contract_grant },
+        Function { selector: hex!("96ec37c4"), signature: "grantWrite(address,address)", run: |i| grant_write(i).map(code) },
+        Function { selector: hex!("99c26010"), signature: "revokeWrite(address,address)", run: |i| revoke_write(i).map(code) },
         Function { selector: hex!("54ad6352"), signature: "queryPermission(address)", run: query_permission },
     ],
 };
@@ -54,7 +56,8 @@ fn insert(invocation: &mut Invocation<'_, '_, '_>) -> Result<i64, Failure> {
     let table = full_name(table);
     let access = system_table(system::TABLE_ACCESS);
     let journal = &*invocation.context.journal;
-    if access.entries(journal, table.as_bytes())?.iter().any(|grant| field(grant, "address") == address) {
+    let grants = access.entries(journal, table.as_bytes())?;
+    if grants.iter().any(|grant| field(grant, "address") == address) {
         return Ok(codes::GRANT_EXISTS);
     }
     if table.len() > MAX_TABLE_NAME_BYTES {
@@ -63,6 +66,7 @@ fn insert(invocation: &mut Invocation<'_, '_, '_>) -> Result<i64, Failure> {
     if parse_address(&address).is_none() {
         return Ok(codes::INVALID_ADDRESS);
     }
+    check_count(grants.len())?;
     let enable_num = invocation.context.block.number.to_string();
     let grant = fields([("address", &address), ("enable_num", enable_num.as_bytes())]);
     let writer = Writer::origin(invocation.call.origin, invocation.context);
@@ -87,9 +91,48 @@ fn remove(invocation: &mut Invocation<'_, '_, '_>) -> Result<i64, Failure> {
     writer.remove(invocation.context.journal, &access, table.as_bytes(), &of_address)
 }
 
-/// Writers of a contract's storage belong to its managers, who are not recorded yet: better no grant than one that nothing enforces.
-fn refuse_contract_grant(_invocation: &mut Invocation<'_, '_, '_>) -> Result<Bytes, Failure> {
-    Err(refused("write permission of contracts is not supported"))
+/// The code for an origin that may not say who writes the storage of a contract: its managers may.
+fn refusal(invocation: &mut Invocation<'_, '_, '_>, contract: Address) -> Result<Option<i64>, Failure> {
+    if Kind::of(invocation, contract)? == Kind::Missing {
+        return Ok(Some(codes::GRANTED_CONTRACT_MISSING));
+    }
+    let managers = guards::managers(invocation.context.journal, contract)?;
+    Ok((!managers.contains(&invocation.call.origin)).then_some(codes::NO_AUTHORITY))
+}
+
+fn grant_write(invocation: &mut Invocation<'_, '_, '_>) -> Result<i64, Failure> {
+    let (contract, user) = (invocation.arguments.address(), invocation.arguments.address());
+    if let Some(code) = refusal(invocation, contract)? {
+        return Ok(code);
+    }
+    let (table, address) = (contract_table(contract), address_text(user));
+    let access = system_table(system::TABLE_ACCESS);
+    let enable_num = invocation.context.block.number.to_string();
+    let journal = &mut *invocation.context.journal;
+    let grants = access.entries(journal, table.as_bytes())?;
+    if grants.iter().any(|grant| field(grant, "address") == address.as_bytes()) {
+        return Ok(codes::GRANT_EXISTS);
+    }
+    check_count(grants.len())?;
+    guards::arm(journal, Guard::Writers)?;
+    let grant = fields([("address", address.as_bytes()), ("enable_num", enable_num.as_bytes())]);
+    Writer::Contract.insert(journal, &access, table.as_bytes(), grant)
+}
+
+fn revoke_write(invocation: &mut Invocation<'_, '_, '_>) -> Result<i64, Failure> {
+    let (contract, user) = (invocation.arguments.address(), invocation.arguments.address());
+    if let Some(code) = refusal(invocation, contract)? {
+        return Ok(code);
+    }
+    let of_user = Condition::equal("address", address_text(user).into_bytes());
+    let access = system_table(system::TABLE_ACCESS);
+    let removed = Writer::Contract.remove(invocation.context.journal, &access, contract_table(contract).as_bytes(), &of_user)?;
+    Ok(if removed == 0 { codes::GRANT_MISSING } else { removed })
+}
+
+/// Grants are read as a whole at every write, so there is a limit to them that 2.x does not have.
+fn check_count(grants: usize) -> Result<(), Failure> {
+    if grants < MAX_LISTED { Ok(()) } else { Err(refused(format!("a table has at most {MAX_LISTED} grants"))) }
 }
 
 fn query_by_name(invocation: &mut Invocation<'_, '_, '_>) -> Result<Bytes, Failure> {

@@ -4,6 +4,7 @@ use millrace_base::{Bytes, hex};
 use millrace_core::table::system;
 
 use super::contract::{Contract, Function, Invocation, Unknown, code};
+use super::guards::{self, Guard};
 use super::tables::{Writer, parse_i64};
 use super::{Failure, codes};
 
@@ -26,6 +27,9 @@ fn set_value_by_key(invocation: &mut Invocation<'_, '_, '_>) -> Result<Bytes, Fa
         return Ok(code(codes::NO_AUTHORITY));
     }
     let (key, value) = (String::from_utf8_lossy(&key), String::from_utf8_lossy(value));
+    if key == "enable_charge_mgr" {
+        guards::arm(context.journal, Guard::Charge)?;
+    }
     system::set_config(context.journal, &key, &value, context.block.number + 1)?;
     Ok(code(1))
 }

@@ -6,8 +6,8 @@ use millrace_core::table::{Condition, Fields, MAX_KEY_BYTES, MAX_VALUE_BYTES, Ta
 
 use super::Failure;
 use super::contract::{Contract, Function, Invocation, Unknown, code, refused, refused_without_reason};
-use super::gas::Operation;
-use super::tables::{Writer, capacity, contract_table};
+use super::gas::{Extent, Operation};
+use super::tables::{Writer, capacity, charge_extent, contract_table};
 
 /// The object.
 pub(super) const TABLE: Contract = Contract {
@@ -60,7 +60,9 @@ pub(super) fn check_values(fields: &Fields) -> Result<(), Failure> {
 fn select(invocation: &mut Invocation<'_, '_, '_>) -> Result<Bytes, Failure> {
     let (key, condition_address) = (invocation.arguments.bytes(), invocation.arguments.address());
     let condition = condition(invocation, condition_address)?;
-    let rows = table(invocation)?.select(invocation.context.journal, key, &condition)?;
+    let table = table(invocation)?;
+    charge_extent(invocation, &table, key, Extent::Read)?;
+    let rows = table.select(invocation.context.journal, key, &condition)?;
     invocation.gas.raise_memory(rows.iter().map(|row| capacity(&row.fields)).sum());
     invocation.gas.charge(Operation::Select, rows.len());
     let entries = invocation.context.temporaries.add_entries(rows);
@@ -75,6 +77,7 @@ fn insert(invocation: &mut Invocation<'_, '_, '_>) -> Result<Bytes, Failure> {
     check_values(&fields)?;
     let table = table(invocation)?;
     let writer = Writer::origin(invocation.call.origin, invocation.context);
+    charge_extent(invocation, &table, key, Extent::Rewritten)?;
     let count = writer.insert(invocation.context.journal, &table, key, fields.clone())?;
     if count > 0 {
         fields.insert(table.schema().key_field.clone(), Bytes::copy_from_slice(key));
@@ -97,6 +100,7 @@ fn update(invocation: &mut Invocation<'_, '_, '_>) -> Result<Bytes, Failure> {
     check_values(&fields)?;
     let writer = Writer::origin(invocation.call.origin, invocation.context);
     let table = table(invocation)?;
+    charge_extent(invocation, &table, key, Extent::Rewritten)?;
     let count = writer.update(invocation.context.journal, &table, key, &fields, &condition)?;
     if let Some(rows) = usize::try_from(count).ok().filter(|rows| *rows > 0) {
         invocation.gas.set_memory(capacity(&fields).saturating_mul(rows as u64));
@@ -111,6 +115,7 @@ fn remove(invocation: &mut Invocation<'_, '_, '_>) -> Result<Bytes, Failure> {
     let condition = condition(invocation, condition_address)?;
     let writer = Writer::origin(invocation.call.origin, invocation.context);
     let table = table(invocation)?;
+    charge_extent(invocation, &table, key, Extent::Rewritten)?;
     let count = writer.remove(invocation.context.journal, &table, key, &condition)?;
     if let Ok(rows) = usize::try_from(count) {
         invocation.gas.charge(Operation::Remove, rows);

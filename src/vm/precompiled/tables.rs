@@ -8,8 +8,13 @@ use millrace_core::overlay::Journal;
 use millrace_core::table::{Condition, Fields, Schema, Table, TableError, access, system};
 use millrace_core::{Entry, StorageError};
 
-use super::contract::{refused, refused_without_reason};
+use super::contract::{Invocation, refused, refused_without_reason};
+use super::gas::Extent;
 use super::{Context, Failure, codes};
+
+/// Grants of one table, managers of one contract, members, chargers: lists that are read as a whole, without gas, wherever they are
+/// asked. Nobody administers a thousand by hand.
+pub(super) const MAX_LISTED: usize = 1_000;
 
 /// A number in decimal with an optional sign and nothing around it.
 pub(super) fn parse_i64(text: &[u8]) -> Option<i64> {
@@ -130,6 +135,13 @@ impl From<TableError> for Failure {
             error => refused(error.to_string()),
         }
     }
+}
+
+/// Charges a call for going through the entries of a key, before it does.
+pub(super) fn charge_extent(invocation: &mut Invocation<'_, '_, '_>, table: &Table, key: &[u8], extent: Extent) -> Result<(), Failure> {
+    let entries = table.entries(invocation.context.journal, key)?;
+    invocation.gas.charge_extent(&entries, extent);
+    Ok(())
 }
 
 /// All entries of a key, without copying them.

@@ -120,7 +120,7 @@ fn member_removed_and_taken_back_in_one_block_has_not_changed() {
 
 #[test]
 fn every_system_table_has_a_schema() {
-    for name in [TABLES, CONSENSUS, CONFIG, TABLE_ACCESS, CNS, COMMITTEE_VOTES] {
+    for name in [TABLES, CONSENSUS, CONFIG, TABLE_ACCESS, CNS, COMMITTEE_VOTES, GUARDS, CHARGERS] {
         assert_eq!(&*schema(name).unwrap().name, name);
     }
     assert_eq!(schema("u_t"), None);

@@ -1,6 +1,6 @@
 //! The node as its user runs it: real processes, real sockets, the load generator as oracle.
 
-mod client;
+mod sdk;
 mod network;
 
 use std::io::Write;

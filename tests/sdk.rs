@@ -1,6 +1,6 @@
 //! A 2.x client over HTTP: transactions in the form that real SDKs sign, receipts and proofs as `spec/client-protocol.md` has them.
 
-#[path = "client/evidence.rs"]
+#[path = "sdk/evidence.rs"]
 mod evidence;
 
 use std::time::{Duration, Instant};

@@ -1,6 +1,11 @@
 //! The node as its user runs it: real processes, real sockets, the load generator as oracle.
 
+mod client;
+mod contracts;
+mod disk;
+mod full_pool;
 mod network;
+mod proofs;
 
 use std::io::Write;
 use std::process::Command;

@@ -6,6 +6,7 @@ mod disk;
 mod full_pool;
 mod network;
 mod proofs;
+mod replay;
 
 use std::io::Write;
 use std::process::Command;

@@ -1,7 +1,7 @@
 //! Logs: `log/log_YYYYMMDDHH.MM.log` as operators of 2.x know them (times in UTC), as text or JSON, and to standard error when asked.
 //!
-//! A file is followed by the next every hour and when it is full. Losing a log line never stops the node: write errors are swallowed
-//! here, the disk's state is reported by the storage engine. Set up once by the command line; a panic anywhere is logged with its trace.
+//! A file is followed by the next every hour and when it is full. A line that the file does not take (the disk that is full is often
+//! the one the logs are on) goes to standard error; losing a line never stops the node. Set up once by the command line; a panic anywhere is logged with its trace.
 
 use std::backtrace::Backtrace;
 use std::fs::{self, File, OpenOptions};
@@ -106,10 +106,13 @@ impl LogFiles {
 
 impl Write for LogFiles {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // When the next file cannot be made, the old one goes on; when that fails as well, the line is lost.
+        // When the next file cannot be made, the old one goes on; when that fails as well, the line goes where it can still be read.
         let _ = self.follow(now_s());
-        if self.file.write_all(line).is_ok() {
-            self.bytes += line.len() as u64;
+        match self.file.write_all(line) {
+            Ok(()) => self.bytes += line.len() as u64,
+            Err(_) => {
+                let _ = io::stderr().write_all(line);
+            }
         }
         Ok(line.len())
     }

@@ -1,7 +1,11 @@
 //! The node as its user runs it: real processes, real sockets, the load generator as oracle.
 
-mod sdk;
+mod client;
+mod disk;
+mod full_pool;
 mod network;
+mod replay;
+mod sdk;
 
 use std::io::Write;
 use std::process::Command;

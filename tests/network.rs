@@ -1,5 +1,6 @@
 //! A devnet in a directory of its own, on ports of its own; it stops when it is dropped.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -12,22 +13,59 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Distance between the ports of networks that one test process starts.
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
+/// What differs between the networks of tests.
+#[derive(Default)]
+pub struct Setup<'a> {
+    /// Further arguments of `millrace devnet`.
+    pub arguments: &'a [&'a str],
+    /// Settings (group, key, value) of group.N.ini that take the place of the written ones.
+    pub settings: &'a [(u16, &'a str, &'a str)],
+    /// Where the network's directory is made; the system's place for such when absent.
+    pub parent: Option<&'a Path>,
+    /// Where what the node says on its standard error goes; the test's own when absent.
+    pub errors: Option<PathBuf>,
+}
+
 /// See the module.
 pub struct Network {
     child: Option<Child>,
     groups: u16,
     directory: tempfile::TempDir,
     port: u16,
+    arguments: Vec<String>,
+    errors: Option<PathBuf>,
 }
 
 impl Network {
     /// Starts one node with groups 1..=`groups`.
     pub fn start(groups: u16) -> Self {
+        Self::start_with(groups, Setup::default())
+    }
+
+    /// Starts one node with groups 1..=`groups`, set up as a test needs it.
+    pub fn start_with(groups: u16, setup: Setup<'_>) -> Self {
         // Each test is a process of its own under nextest: the process id spreads their ports.
         let spread = u16::try_from(std::process::id() % 2_000).unwrap() * 4 + NEXT.fetch_add(1, Ordering::Relaxed);
-        let mut network = Self { child: None, groups, directory: tempfile::tempdir().unwrap(), port: 20_000 + spread };
+        let directory = setup.parent.map_or_else(tempfile::tempdir, tempfile::tempdir_in).unwrap();
+        let arguments = setup.arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let mut network = Self { child: None, groups, directory, port: 20_000 + spread, arguments, errors: setup.errors };
         network.restart();
+        if !setup.settings.is_empty() {
+            network.halt();
+            setup.settings.iter().for_each(|(group, key, value)| network.set(*group, key, value));
+            network.restart();
+        }
         network
+    }
+
+    /// Replaces a setting of a group; the next start applies it.
+    fn set(&self, group: u16, key: &str, value: &str) {
+        let path = self.directory().join(format!("127.0.0.1/node0/conf/group.{group}.ini"));
+        let text = fs::read_to_string(&path).unwrap();
+        let is_setting = |line: &&str| line.trim().starts_with(&format!("{key}="));
+        assert_eq!(text.lines().filter(is_setting).count(), 1, "{key} is written once in {}", path.display());
+        let replace = |line: &str| if is_setting(&line) { format!("{key}={value}\n") } else { format!("{line}\n") };
+        fs::write(&path, text.lines().map(replace).collect::<String>()).unwrap();
     }
 
     /// Starts the node again in its directory and waits until it serves.
@@ -36,10 +74,11 @@ impl Network {
         let mut child = Command::new(env!("CARGO_BIN_EXE_millrace"))
             .args(["devnet", "--nodes", "1", "--json", "--groups", &self.groups.to_string()])
             .args(["--rpc-port", &port(0), "--channel-port", &port(10_000), "--p2p-port", &port(20_000)])
+            .args(&self.arguments)
             .arg("--dir")
             .arg(self.directory())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(self.errors.as_ref().map_or_else(Stdio::inherit, |path| Stdio::from(appended(path))))
             .spawn()
             .unwrap();
         let mut line = String::new();
@@ -67,12 +106,22 @@ impl Network {
 
     /// Stops the node in order; the directory stays until the process ends.
     pub fn stop(mut self) -> PathBuf {
+        self.halt();
+        let directory = std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap());
+        directory.keep()
+    }
+
+    /// Stops the node in order.
+    pub fn halt(&mut self) {
         let mut child = self.child.take().unwrap();
         let signalled = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
         assert!(signalled.success());
         assert!(child.wait().unwrap().success(), "the node did not stop in order");
-        let directory = std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap());
-        directory.keep()
+    }
+
+    /// Whether the process is alive.
+    pub fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 
     /// Posts a body and gives the answer's text.
@@ -81,11 +130,14 @@ impl Network {
         answer.body_mut().read_to_string().unwrap()
     }
 
-    /// The `result` of a request whose `params` are given as JSON text; null when there is none.
+    /// The whole reply to a request; `params` is JSON.
+    pub fn ask(&self, method: &str, params: &str) -> serde_json::Value {
+        serde_json::from_str(&self.post(&request(method, params))).unwrap()
+    }
+
+    /// The result of a request; null when it was refused.
     pub fn result(&self, method: &str, params: &str) -> serde_json::Value {
-        let answer = self.post(&format!("{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\",\"params\":{params},\"id\":1}}"));
-        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
-        answer["result"].clone()
+        self.ask(method, params)["result"].clone()
     }
 
     /// Height of a group.
@@ -133,6 +185,15 @@ impl Load {
         let _ = self.0.kill();
         self.0.wait().unwrap();
     }
+}
+
+/// The text of a request; `params` is JSON.
+pub fn request(method: &str, params: &str) -> String {
+    format!("{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\",\"params\":{params},\"id\":1}}")
+}
+
+fn appended(path: &Path) -> fs::File {
+    fs::OpenOptions::new().create(true).append(true).open(path).unwrap()
 }
 
 fn generator(network: &Network, arguments: &[&str]) -> Command {

@@ -12,6 +12,7 @@ mod load;
 mod options;
 mod plan;
 mod progress;
+mod recovery;
 mod report;
 mod setup;
 mod supply;
@@ -48,7 +49,11 @@ fn finish(options: &options::Options, report: Option<report::Report>) -> Result<
     let Some(report) = report else {
         return Ok(ExitCode::SUCCESS);
     };
-    let json = format!("{:#}\n", report.to_json(options));
+    let mut figures = report.to_json(options);
+    if options.measure_recovery {
+        figures["recovery_us"] = serde_json::json!(recovery::measure_us());
+    }
+    let json = format!("{figures:#}\n");
     match &options.json {
         Some(path) if path.as_os_str() == "-" => write_out(&json),
         Some(path) => {

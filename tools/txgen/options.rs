@@ -104,6 +104,9 @@ pub struct Options {
     /// Write the results as JSON to FILE; `-` is the standard output.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Measure one secp256k1 recovery on this machine after the run, for the JSON's `recovery_us`.
+    #[arg(long, requires = "json")]
+    pub measure_recovery: bool,
     /// `chain.id` to sign for; by default the node is asked.
     #[arg(long, value_name = "ID")]
     pub chain_id: Option<u64>,

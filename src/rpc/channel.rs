@@ -1,13 +1,17 @@
 //! The channel protocol of 2.x SDKs over TLS (`spec/client-protocol.md` 3 to 5).
 //!
-//! Pure parts, tested without sockets: [`frame`], [`version`], [`session`], [`topics`], [`receipts`], [`events`], [`amop`], [`quota`].
+//! Pure parts, tested without sockets: [`frame`], [`version`], [`session`], [`topics`], [`receipts`], [`events`], [`amop`], [`quota`],
+//! [`access`]. [`hub`] joins them with the node.
 
+pub mod access;
 pub mod amop;
 pub mod events;
 pub mod frame;
+pub mod hub;
 pub mod quota;
 pub mod receipts;
 pub mod session;
 mod styled;
+pub mod tls;
 pub mod topics;
 pub mod version;

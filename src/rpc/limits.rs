@@ -72,6 +72,12 @@ pub const MAX_SESSION_REQUESTS: usize = 4_096;
 /// Bytes of JSON-RPC frames of one session that are being answered at the same time.
 pub const MAX_SESSION_REQUEST_BYTES: usize = 64 << 20;
 
+/// JSON-RPC frames of all sessions together that are being answered at the same time.
+pub const MAX_REQUESTS: usize = 65_536;
+
+/// Bytes of JSON-RPC frames of all sessions together that are being answered at the same time.
+pub const MAX_REQUEST_BYTES: usize = 512 << 20;
+
 /// Event subscriptions of one session.
 pub const MAX_SESSION_FILTERS: usize = 256;
 

@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn rate_lets_in_its_number_a_second_and_no_more() {
         let rate = Rate::new(10);
-        let mut taken = |now_ms| (0..100).filter(|_| rate.take(1, now_ms)).count();
+        let taken = |now_ms| (0..100).filter(|_| rate.take(1, now_ms)).count();
         assert_eq!(taken(5_000), 10);
         assert_eq!(taken(5_050), 0);
         assert_eq!(taken(5_100), 1);

@@ -93,10 +93,11 @@ impl Receipts {
         if self.waiting.is_empty() {
             return pushes;
         }
+        let mut leaves = None;
         for (tx, index) in block.transactions.iter().zip(0u32..) {
             let Some(waiters) = self.waiting.remove(&(group, tx.hash())) else { continue };
             for waiter in waiters {
-                if let Some(body) = receipt(block, index, waiter.wants) {
+                if let Some(body) = receipt(block, index, waiter.wants, &mut leaves) {
                     let frame = Frame::new(kind::RECEIPT, waiter.origin.sequence, body);
                     self.deliver(&waiter, frame, &mut pushes);
                 }
@@ -152,16 +153,24 @@ impl Receipts {
     }
 }
 
+/// Leaves of a block's two trees, computed when the first proof is asked for.
+struct Leaves {
+    transactions: Vec<B256>,
+    receipts: Vec<B256>,
+}
+
 /// The body of a pushed receipt.
-fn receipt(block: &Block, index: u32, wants: Receipt) -> Option<Vec<u8>> {
+fn receipt(block: &Block, index: u32, wants: Receipt, leaves: &mut Option<Leaves>) -> Option<Vec<u8>> {
     let view = ReceiptView::committed(block, index)?;
     if wants == Receipt::Plain {
         return Some(styled::to_vec(&view));
     }
     let position = usize::try_from(index).ok()?;
-    let transactions: Vec<_> = block.transactions.iter().map(|tx| tx.hash()).collect();
-    let receipts: Vec<_> = block.receipts.iter().map(|receipt| receipt.hash()).collect();
-    let (transactions, receipts) = (merkle::proof(&transactions, position)?, merkle::proof(&receipts, position)?);
+    let leaves = leaves.get_or_insert_with(|| Leaves {
+        transactions: block.transactions.iter().map(|tx| tx.hash()).collect(),
+        receipts: block.receipts.iter().map(|receipt| receipt.hash()).collect(),
+    });
+    let (transactions, receipts) = (merkle::proof(&leaves.transactions, position)?, merkle::proof(&leaves.receipts, position)?);
     Some(styled::to_vec(&view.with_proofs(&transactions, &receipts)))
 }
 

@@ -50,6 +50,12 @@ pub const MAX_FRAME_BYTES: usize = millrace_base::limits::MAX_HTTP_BODY_BYTES + 
 /// Bytes of a frame that is neither JSON-RPC nor AMOP: the longest topic list or event subscription with room to spare.
 pub const MAX_CONTROL_BYTES: usize = 512 << 10;
 
+/// Bytes of incomplete frames of all channel sessions together: sixteen of the longest.
+pub const ASSEMBLY_BUDGET_BYTES: usize = 512 << 20;
+
+/// Bytes of an incomplete frame that a session may hold whatever the others do.
+pub const ASSEMBLY_FREE_BYTES: usize = 1 << 20;
+
 /// Silence after which a channel session is ended (`spec/client-protocol.md` 3.4).
 pub const IDLE_LIMIT_MS: u64 = 60_000;
 

@@ -145,6 +145,11 @@ impl Assembler {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Bytes held of a frame that is not complete.
+    pub fn held(&self) -> usize {
+        self.buffer.len() - self.taken
+    }
+
     /// The next complete frame.
     pub fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         let rest = &self.buffer[self.taken..];

@@ -13,14 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use millrace_base::{B256, Bytes, GroupId};
+use millrace_base::{B256, Bytes, GroupId, NodeId};
 use millrace_ledger::view::{NodeView, SubmitError};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 
 use super::access::{AllowLists, Identity};
 use super::amop::engine::{AmopEngine, Effect};
-use super::amop::{self, AmopPeers};
+use super::amop::{self, AmopPeers, PeerMessage};
 use super::events;
 use super::events::request::Request;
 use super::frame::{Frame, Sequence, kind};
@@ -144,6 +144,23 @@ impl Hub {
     /// Sessions that are open.
     pub fn session_count(&self) -> usize {
         self.sessions.read().len()
+    }
+
+    /// The list of this node's topics, for a peer.
+    pub fn topics_message(&self) -> PeerMessage {
+        self.amop.lock().topics_message()
+    }
+
+    /// A peer sent AMOP.
+    pub fn peer_message(&self, peer: NodeId, message: PeerMessage) {
+        let now_ms = self.now_ms();
+        self.with_amop(|engine| engine.on_peer(peer, message, now_ms));
+    }
+
+    /// A peer is gone.
+    pub fn peer_gone(&self, peer: NodeId) {
+        let now_ms = self.now_ms();
+        self.with_amop(|engine| engine.on_peer_gone(peer, now_ms));
     }
 
     /// Milliseconds since the hub began.

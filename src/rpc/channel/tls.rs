@@ -23,7 +23,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::access::Identity;
 pub use secp256k1_group::SECP256K1;
-pub use verifier::IssuerRule;
+pub use verifier::{IssuerRule, take_refused};
 use verifier::SdkVerifier;
 
 /// Files of the channel port.

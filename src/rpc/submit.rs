@@ -54,12 +54,7 @@ impl Drop for Ticket {
 
 /// Submits all for a caller (its number and its front) and waits until each is answered, at most until `deadline`. Outcomes are in the
 /// order of `raws`.
-pub async fn submit(
-    node: &dyn NodeView,
-    (submitter, front): (u64, Option<&dyn Front>),
-    raws: &[Raw],
-    deadline: Instant,
-) -> Vec<Outcome> {
+pub async fn submit(node: &dyn NodeView, (submitter, front): (u64, Option<&dyn Front>), raws: &[Raw], deadline: Instant) -> Vec<Outcome> {
     let gathering = Arc::new(Gathering {
         results: raws.iter().map(|_| OnceLock::new()).collect(),
         missing: AtomicUsize::new(raws.len()),

@@ -151,7 +151,7 @@ impl Assembler {
     }
 
     /// The next complete frame.
-    pub fn next(&mut self) -> Result<Option<Frame>, FrameError> {
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         let rest = &self.buffer[self.taken..];
         let Some(length) = announced(rest)?.filter(|length| rest.len() >= *length) else {
             if rest.is_empty() && self.buffer.capacity() > 1 << 20 {
@@ -189,13 +189,14 @@ mod tests {
 
     #[test]
     fn frames_survive_any_split_of_the_stream() {
-        let frames: Vec<_> = (0..5u8).map(|n| Frame::new(kind::RPC, [n; 32], vec![n; usize::from(n) * 7]).with_result(-i32::from(n))).collect();
+        let frames: Vec<_> =
+            (0..5u8).map(|n| Frame::new(kind::RPC, [n; 32], vec![n; usize::from(n) * 7]).with_result(-i32::from(n))).collect();
         let stream: Vec<u8> = frames.iter().flat_map(Frame::encode).collect();
         for step in [1, 3, 41, 42, 43, stream.len()] {
             let (mut assembler, mut seen) = (Assembler::default(), Vec::new());
             for piece in stream.chunks(step) {
                 assembler.add(piece);
-                while let Some(frame) = assembler.next().unwrap() {
+                while let Some(frame) = assembler.next_frame().unwrap() {
                     seen.push(frame);
                 }
             }
@@ -208,7 +209,7 @@ mod tests {
         for length in [0u32, 10, 41, u32::try_from(MAX_FRAME_BYTES).unwrap() + 1, 104_857_601, 1 << 31, u32::MAX] {
             let mut assembler = Assembler::default();
             assembler.add(&length.to_be_bytes());
-            assert_eq!(assembler.next(), Err(FrameError::Length(length)));
+            assert_eq!(assembler.next_frame(), Err(FrameError::Length(length)));
         }
     }
 

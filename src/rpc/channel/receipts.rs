@@ -36,6 +36,13 @@ struct Waiter {
     is_open: bool,
 }
 
+/// A receipt that waits.
+struct Ready {
+    /// The transaction; none of refusals.
+    of: Option<(GroupId, B256)>,
+    frame: Frame,
+}
+
 /// Receipts that are awaited.
 #[derive(Default)]
 pub struct Receipts {
@@ -43,7 +50,7 @@ pub struct Receipts {
     /// Transactions of requests that were not answered yet.
     unanswered: HashMap<Origin, Vec<(GroupId, B256)>>,
     /// Receipts that wait for the answer of their request.
-    ready: HashMap<Origin, Vec<Frame>>,
+    ready: HashMap<Origin, Vec<Ready>>,
     /// Transactions of each session.
     counts: HashMap<SessionId, usize>,
 }
@@ -63,19 +70,32 @@ impl Receipts {
 
     /// A transaction was refused; its session is not interested any more.
     pub fn withdraw(&mut self, origin: Origin, group: GroupId, hash: B256) {
-        let Some(waiters) = self.waiting.get_mut(&(group, hash)) else { return };
+        let waiters = self.waiting.entry((group, hash)).or_default();
         // The later of two equal ones was refused.
-        let Some(position) = waiters.iter().rposition(|waiter| waiter.origin == origin && !waiter.is_open) else { return };
-        waiters.remove(position);
-        if waiters.is_empty() {
+        match waiters.iter().rposition(|waiter| waiter.origin == origin && !waiter.is_open) {
+            Some(position) => {
+                waiters.remove(position);
+                self.release(origin.session);
+            }
+            // The same transaction came another way too, and its block was faster than the refusal.
+            None => {
+                let ready = self.ready.entry(origin).or_default();
+                if let Some(position) = ready.iter().rposition(|receipt| receipt.of == Some((group, hash))) {
+                    ready.remove(position);
+                }
+                if ready.is_empty() {
+                    self.ready.remove(&origin);
+                }
+            }
+        }
+        if self.waiting.get(&(group, hash)).is_some_and(Vec::is_empty) {
             self.waiting.remove(&(group, hash));
         }
-        self.release(origin.session);
     }
 
     /// A refusal that is to be told by a receipt behind the answer of the request.
     pub fn refuse(&mut self, origin: Origin, status: TransactionStatus) {
-        self.ready.entry(origin).or_default().push(refusal(origin.sequence, status));
+        self.ready.entry(origin).or_default().push(Ready { of: None, frame: refusal(origin.sequence, status) });
     }
 
     /// The request was answered: receipts that were ready before, in the order they came.
@@ -84,7 +104,7 @@ impl Receipts {
             let waiters = self.waiting.get_mut(&place).into_iter().flatten();
             waiters.filter(|waiter| waiter.origin == origin).for_each(|waiter| waiter.is_open = true);
         }
-        self.ready.remove(&origin).unwrap_or_default()
+        self.ready.remove(&origin).unwrap_or_default().into_iter().map(|receipt| receipt.frame).collect()
     }
 
     /// A block is durable: the receipts to push now.
@@ -95,11 +115,11 @@ impl Receipts {
         }
         let mut leaves = None;
         for (tx, index) in block.transactions.iter().zip(0u32..) {
-            let Some(waiters) = self.waiting.remove(&(group, tx.hash())) else { continue };
-            for waiter in waiters {
+            let place = (group, tx.hash());
+            for waiter in self.waiting.remove(&place).unwrap_or_default() {
                 if let Some(body) = receipt(block, index, waiter.wants, &mut leaves) {
                     let frame = Frame::new(kind::RECEIPT, waiter.origin.sequence, body);
-                    self.deliver(&waiter, frame, &mut pushes);
+                    self.deliver(&waiter, (place, frame), &mut pushes);
                 }
             }
         }
@@ -112,17 +132,17 @@ impl Receipts {
         for hash in hashes {
             for waiter in self.waiting.remove(&(group, *hash)).unwrap_or_default() {
                 let frame = refusal(waiter.origin.sequence, TransactionStatus::TransactionRefused);
-                self.deliver(&waiter, frame, &mut pushes);
+                self.deliver(&waiter, ((group, *hash), frame), &mut pushes);
             }
         }
         pushes
     }
 
-    fn deliver(&mut self, waiter: &Waiter, frame: Frame, pushes: &mut Vec<(SessionId, Frame)>) {
+    fn deliver(&mut self, waiter: &Waiter, (place, frame): ((GroupId, B256), Frame), pushes: &mut Vec<(SessionId, Frame)>) {
         self.release(waiter.origin.session);
         match waiter.is_open {
             true => pushes.push((waiter.origin.session, frame)),
-            false => self.ready.entry(waiter.origin).or_default().push(frame),
+            false => self.ready.entry(waiter.origin).or_default().push(Ready { of: Some(place), frame }),
         }
     }
 
@@ -148,7 +168,7 @@ impl Receipts {
     }
 
     /// Transactions whose receipts are awaited.
-    pub fn len(&self) -> usize {
+    pub fn awaited(&self) -> usize {
         self.counts.values().sum()
     }
 }
@@ -199,7 +219,7 @@ mod tests {
         let pushed = receipts.answered(origin(1, 1));
         assert_eq!((pushed.len(), pushed[0].kind, pushed[0].sequence), (1, kind::RECEIPT, [1; 32]));
         assert_eq!((receipts.answered(origin(1, 1)), receipts.expired(group(), &[hash])), (vec![], vec![]));
-        assert_eq!(receipts.len(), 0);
+        assert_eq!(receipts.awaited(), 0);
     }
 
     #[test]
@@ -225,7 +245,20 @@ mod tests {
         let refused = receipts.answered(origin(1, 2));
         assert!(String::from_utf8_lossy(&refused[0].body).contains("\"status\" : \"0x2710\""));
         assert_eq!(receipts.expired(group(), &[hash]).len(), 1);
-        assert_eq!(receipts.len(), 0);
+        assert_eq!(receipts.awaited(), 0);
+    }
+
+    #[test]
+    fn block_that_is_faster_than_the_refusal_of_a_duplicate_pushes_nothing_for_it() {
+        let (mut receipts, hash) = (Receipts::default(), B256::repeat_byte(1));
+        for session in [1, 2] {
+            assert!(receipts.announce(origin(session, 7), group(), hash, Receipt::Plain));
+        }
+        receipts.answered(origin(1, 7));
+        assert_eq!(receipts.expired(group(), &[hash]).len(), 1);
+        receipts.withdraw(origin(2, 7), group(), hash);
+        assert_eq!(receipts.answered(origin(2, 7)), []);
+        assert!(receipts.waiting.is_empty() && receipts.ready.is_empty() && receipts.counts.is_empty());
     }
 
     #[test]

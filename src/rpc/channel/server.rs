@@ -84,7 +84,11 @@ impl ChannelServer {
     /// Binds and serves. A taken port is a [`Fault`] of kind network.
     pub fn start(config: ChannelConfig, node: Arc<dyn NodeView>, peers: Arc<dyn AmopPeers>) -> Result<Self, Fault> {
         let no_threads = |error: std::io::Error| {
-            Fault::new(FaultKind::Operation, format!("no threads for the channel port: {error}"), "raise the limit on processes (ulimit -u)")
+            Fault::new(
+                FaultKind::Operation,
+                format!("no threads for the channel port: {error}"),
+                "raise the limit on processes (ulimit -u)",
+            )
         };
         let counter = AtomicUsize::new(0);
         let runtime = Builder::new_multi_thread()

@@ -76,7 +76,11 @@ impl SessionState {
         self.on_traffic(now_ms);
         let is_payload = matches!(frame.kind, kind::RPC | kind::AMOP_REQUEST | kind::AMOP_BROADCAST | kind::AMOP_ANSWER);
         if !is_payload && frame.body.len() > MAX_CONTROL_BYTES {
-            return vec![Action::Close(format!("a frame of type {:#x} has {} bytes; {MAX_CONTROL_BYTES} are allowed", frame.kind, frame.body.len()))];
+            return vec![Action::Close(format!(
+                "a frame of type {:#x} has {} bytes; {MAX_CONTROL_BYTES} are allowed",
+                frame.kind,
+                frame.body.len()
+            ))];
         }
         let action = match frame.kind {
             kind::RPC => Some(Action::Rpc(frame.sequence, frame.body)),

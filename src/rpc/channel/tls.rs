@@ -23,8 +23,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::access::Identity;
 pub use secp256k1_group::SECP256K1;
-pub use verifier::{IssuerRule, take_refused};
 use verifier::SdkVerifier;
+pub use verifier::{IssuerRule, take_refused};
 
 /// Files of the channel port.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -70,7 +70,8 @@ pub fn server_config(files: &TlsFiles, rule: IssuerRule) -> Result<Arc<ServerCon
         .expect("the provider has suites and curves for version 1.2")
         .with_client_cert_verifier(Arc::new(verifier))
         .with_single_cert(chain, key);
-    let mut config = config.map_err(|error| unusable(&files.certificate, "certificate", &format!("{error} (with {})", files.key.display())))?;
+    let mut config =
+        config.map_err(|error| unusable(&files.certificate, "certificate", &format!("{error} (with {})", files.key.display())))?;
     // A session that is taken up again would skip the check of its certificate.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;

@@ -164,7 +164,8 @@ impl AmopEngine {
         if self.subscriptions.holders(&topic).any(|holder| holder == session) && self.verification.allows(&self.own, &topic) {
             targets.insert(0, Target::Client(session));
         }
-        let refused = |result| vec![Effect::Client(session, Frame::new(kind::AMOP_ANSWER, frame.sequence, Bytes::new()).with_result(result))];
+        let refused =
+            |result| vec![Effect::Client(session, Frame::new(kind::AMOP_ANSWER, frame.sequence, Bytes::new()).with_result(result))];
         if targets.is_empty() {
             return refused(code::NO_SUBSCRIBER);
         }
@@ -179,8 +180,7 @@ impl AmopEngine {
     /// A client sends a message to all subscribers; it is told at once that this was done.
     pub fn on_broadcast(&mut self, session: SessionId, topic: &str, frame: &Frame) -> Vec<Effect> {
         let mut effects: Vec<_> = self.broadcast_here(topic, frame.sequence, &frame.body, Some(session)).collect();
-        let message =
-            || PeerMessage::Broadcast { topic: topic.to_owned(), sequence: frame.sequence, body: frame.body.to_vec() };
+        let message = || PeerMessage::Broadcast { topic: topic.to_owned(), sequence: frame.sequence, body: frame.body.to_vec() };
         effects.extend(self.peers_with(topic).map(|peer| Effect::Peer(peer, message())));
         effects.push(Effect::Client(session, Frame::new(kind::AMOP_ANSWER, frame.sequence, frame.body.clone())));
         effects
@@ -305,7 +305,10 @@ impl AmopEngine {
                         continue;
                     }
                     self.at_client.insert((session, waiting.message.sequence), ticket);
-                    effects.push(Effect::Client(session, Frame::new(kind::AMOP_REQUEST, waiting.message.sequence, waiting.message.body.clone())));
+                    effects.push(Effect::Client(
+                        session,
+                        Frame::new(kind::AMOP_REQUEST, waiting.message.sequence, waiting.message.body.clone()),
+                    ));
                 }
                 Target::Peer(peer) => {
                     let message = &waiting.message;

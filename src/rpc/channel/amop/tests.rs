@@ -153,7 +153,9 @@ fn broadcast_reaches_every_subscriber_but_the_sender_who_is_answered_at_once() {
         seen.iter().filter(|(_, _, frame)| frame.kind == kind::AMOP_BROADCAST).map(|(of, session, _)| (*of, *session)).collect();
     assert_eq!(receivers, BTreeSet::from([(0, 2), (1, 3), (1, 4)]));
     let to_sender: Vec<_> = seen.iter().filter(|(of, session, _)| (*of, *session) == (0, 1)).collect();
-    assert!(matches!(to_sender[..], [(_, _, answer)] if answer.kind == kind::AMOP_ANSWER && answer.result == 0 && answer.body == frame.body));
+    assert!(
+        matches!(to_sender[..], [(_, _, answer)] if answer.kind == kind::AMOP_ANSWER && answer.result == 0 && answer.body == frame.body)
+    );
 }
 
 #[test]
@@ -211,8 +213,13 @@ fn private_topic_is_sent_to_only_after_a_publisher_has_verified_the_node() {
         assert_eq!(question.kind, kind::TOPIC_VERIFY);
         let question: serde_json::Value = serde_json::from_slice(&question.body).unwrap();
         let subscriber = pair.0[remote].own;
-        assert_eq!((&question["topic"], &question["topicForCert"], &question["nodeId"]), (&NEED.into(), &CERT.into(), &subscriber.to_string().into()));
-        let result = |seen: Vec<(usize, SessionId, Frame)>| seen.into_iter().map(|(of, session, frame)| (of, session, frame.kind, frame.result)).collect::<Vec<_>>();
+        assert_eq!(
+            (&question["topic"], &question["topicForCert"], &question["nodeId"]),
+            (&NEED.into(), &CERT.into(), &subscriber.to_string().into())
+        );
+        let result = |seen: Vec<(usize, SessionId, Frame)>| {
+            seen.into_iter().map(|(of, session, frame)| (of, session, frame.kind, frame.result)).collect::<Vec<_>>()
+        };
         assert_eq!(result(pair.send(0, 1, NEED, request(1, NEED, "x"))), [(0, 1, kind::AMOP_ANSWER, 100)]);
         // The proof itself is an ordinary message.
         assert_eq!(result(pair.send(0, 1, CERT, request(2, CERT, "random"))), [(remote, 8, kind::AMOP_REQUEST, 0)]);

@@ -90,11 +90,6 @@ impl Feed {
         self.retain(|filter| filter.session != session);
     }
 
-    /// Number of subscriptions.
-    pub fn len(&self) -> usize {
-        self.filters.len()
-    }
-
     fn retain(&mut self, keep: impl Fn(&Filter) -> bool) {
         self.filters.retain(keep);
         self.counts.clear();
@@ -110,7 +105,8 @@ impl Feed {
         let mut heads = BTreeMap::new();
         for _ in 0..self.filters.len() {
             let Some(mut filter) = self.filters.pop_front() else { break };
-            let ledger = heads.entry(filter.group).or_insert_with(|| around.ledger(filter.group).map(|ledger| (ledger.head().number, ledger)));
+            let ledger =
+                heads.entry(filter.group).or_insert_with(|| around.ledger(filter.group).map(|ledger| (ledger.head().number, ledger)));
             // A group that is stopped may come back; its subscriptions wait.
             let Some((head, ledger)) = ledger else {
                 self.filters.push_back(filter);

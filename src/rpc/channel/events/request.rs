@@ -101,9 +101,7 @@ fn height(value: &Value) -> Option<Bound> {
 }
 
 fn addresses(value: &Value) -> Option<Vec<Address>> {
-    let address = |value: &Value| {
-        hex::decode_to_array::<_, 20>(value.as_str()?).ok().map(Address::new)
-    };
+    let address = |value: &Value| hex::decode_to_array::<_, 20>(value.as_str()?).ok().map(Address::new);
     match value {
         Value::Array(list) if list.len() <= MAX_FILTER_ITEMS => list.iter().map(address).collect(),
         Value::String(_) => Some(vec![address(value)?]),
@@ -120,9 +118,7 @@ fn positions(value: &Value) -> Option<Vec<Position>> {
 }
 
 fn position(value: &Value) -> Option<Position> {
-    let hash = |value: &Value| {
-        hex::decode_to_array::<_, 32>(value.as_str()?).ok().map(B256::new)
-    };
+    let hash = |value: &Value| hex::decode_to_array::<_, 32>(value.as_str()?).ok().map(B256::new);
     match value {
         Value::Null => Some(Position::default()),
         Value::Array(list) if list.len() <= MAX_FILTER_ITEMS => {
@@ -197,7 +193,9 @@ mod tests {
 
     #[test]
     fn range_is_checked_against_the_head() {
-        let range = |from: Value, to: Value, head, max| with(|object| (object["fromBlock"], object["toBlock"]) = (from, to)).unwrap().range(head, max);
+        let range = |from: Value, to: Value, head, max| {
+            with(|object| (object["fromBlock"], object["toBlock"]) = (from, to)).unwrap().range(head, max)
+        };
         assert_eq!(range(json!("10"), json!("5"), 20, 0), Err(code::INVALID_RANGE));
         assert_eq!(range(json!("latest"), json!("5"), 20, 0), Err(code::INVALID_RANGE));
         assert_eq!(range(json!("latest"), json!("latest"), 20, 0), Ok(Range { first: 20, last: None }));

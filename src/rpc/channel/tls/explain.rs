@@ -99,14 +99,16 @@ fn certificate(error: &CertificateError, side: Side) -> Explanation {
 }
 
 fn alert_received(alert: AlertDescription, side: Side) -> Explanation {
-    let (other, own) = if side == Side::Node { ("the client", "conf/channel_cert/node.crt") } else { ("the node", "the client's certificate") };
+    let (other, own) =
+        if side == Side::Node { ("the client", "conf/channel_cert/node.crt") } else { ("the node", "the client's certificate") };
     match alert {
-        AlertDescription::UnknownCA | AlertDescription::BadCertificate | AlertDescription::CertificateUnknown | AlertDescription::DecryptError => {
-            explanation(
-                format!("{other} refuses {own} ({alert:?})"),
-                "compare ca.crt of both ends; they must be of the same agency. The node's log names the certificate that it refused",
-            )
-        }
+        AlertDescription::UnknownCA
+        | AlertDescription::BadCertificate
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::DecryptError => explanation(
+            format!("{other} refuses {own} ({alert:?})"),
+            "compare ca.crt of both ends; they must be of the same agency. The node's log names the certificate that it refused",
+        ),
         AlertDescription::CertificateExpired => explanation(
             format!("{other} says that {own} is not valid now"),
             "have the agency issue a new one, and check the clocks of both machines",
@@ -135,14 +137,15 @@ fn incompatible(why: &PeerIncompatible) -> Explanation {
             "no cipher suite in common",
             "let the client offer ECDHE-RSA with AES-GCM or ChaCha20; plain RSA key exchange and DHE are not served",
         ),
-        "NoKxGroupsInCommon" | "NamedGroupExtensionRequired" => explanation(
-            "no curve in common for the key exchange",
-            "let the client offer one of secp256k1, X25519, P-256, P-384",
-        ),
-        "Tls12NotOffered" | "Tls12NotOfferedOrEnabled" | "SupportedVersionsExtensionRequired" | "ServerDoesNotSupportTls12Or13" => explanation(
-            "the ends have no version of TLS in common; this port serves 1.2",
-            "let the client offer TLS 1.2; Node.js from 17 on needs NODE_OPTIONS=--tls-max-v1.2",
-        ),
+        "NoKxGroupsInCommon" | "NamedGroupExtensionRequired" => {
+            explanation("no curve in common for the key exchange", "let the client offer one of secp256k1, X25519, P-256, P-384")
+        }
+        "Tls12NotOffered" | "Tls12NotOfferedOrEnabled" | "SupportedVersionsExtensionRequired" | "ServerDoesNotSupportTls12Or13" => {
+            explanation(
+                "the ends have no version of TLS in common; this port serves 1.2",
+                "let the client offer TLS 1.2; Node.js from 17 on needs NODE_OPTIONS=--tls-max-v1.2",
+            )
+        }
         _ => explanation(format!("the ends do not fit together: {text}"), "use an SDK of 2.x, or a client with TLS 1.2 and ECDHE-RSA"),
     }
 }

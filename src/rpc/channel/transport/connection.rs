@@ -216,7 +216,7 @@ impl Session<'_> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error.to_string()),
             }
-            while let Some(frame) = self.assembler.next().map_err(|error| error.to_string())? {
+            while let Some(frame) = self.assembler.next_frame().map_err(|error| error.to_string())? {
                 self.transport.hub().frame(self.id, frame);
             }
         }

@@ -7,7 +7,7 @@
 
 pub mod pushes;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -70,8 +70,8 @@ pub struct Parts {
     pub board: TopicBoard,
     /// The way to other nodes.
     pub peers: Arc<dyn AmopPeers>,
-    /// Most blocks an event subscription may reach back; zero for any number (`event_filter.max_block_range`).
-    pub max_block_range: u64,
+    /// Most blocks an event subscription of a group may reach back; absent or zero for any number (`event_filter.max_block_range`).
+    pub max_block_range: BTreeMap<GroupId, u64>,
 }
 
 /// One client.

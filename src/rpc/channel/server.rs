@@ -8,6 +8,7 @@
 //! 4. A reload of the configuration calls [`AllowLists::set`] on its clone of the lists.
 //! 5. [`ChannelServer::stop`], before the pipeline stops.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,8 +46,8 @@ pub struct ChannelConfig {
     pub access: AllowLists,
     /// Rates.
     pub quotas: Quotas,
-    /// `event_filter.max_block_range`; zero for no limit.
-    pub max_block_range: u64,
+    /// `event_filter.max_block_range` of each group; absent or zero for no limit.
+    pub max_block_range: BTreeMap<GroupId, u64>,
 }
 
 impl ChannelConfig {
@@ -60,7 +61,7 @@ impl ChannelConfig {
             gateway: GatewayConfig::default(),
             access: AllowLists::default(),
             quotas: Quotas::default(),
-            max_block_range: 0,
+            max_block_range: BTreeMap::new(),
         }
     }
 

@@ -260,7 +260,8 @@ impl Hub {
             None => Err(code::NO_GROUP),
             Some(_) if !self.may_see(&session, group) => Err(code::NOT_ALLOWED),
             Some(ledger) => {
-                let range = request.range(ledger.head().number, self.parts.max_block_range);
+                let max_blocks = self.parts.max_block_range.get(&group).copied().unwrap_or(0);
+                let range = request.range(ledger.head().number, max_blocks);
                 range.and_then(|range| feed.subscribe(id, request, range))
             }
         };

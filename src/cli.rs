@@ -6,6 +6,7 @@
 mod chain;
 mod database;
 mod devnet;
+mod doctor;
 mod run;
 mod topology;
 mod transaction;
@@ -51,6 +52,9 @@ enum Command {
     /// Look into the databases of a node that does not run.
     #[command(subcommand)]
     Db(database::DatabaseCommand),
+    /// Find out why something does not work.
+    #[command(subcommand)]
+    Doctor(doctor::DoctorCommand),
     /// Send transactions to a running node.
     #[command(subcommand)]
     Tx(transaction::TransactionCommand),
@@ -91,6 +95,7 @@ fn execute(command: Command) -> Result<ExitCode, Fault> {
         Command::Chain(chain::ChainCommand::Build(arguments)) => chain::build(arguments),
         Command::Topology(arguments) => topology::topology(arguments),
         Command::Db(command) => database::database(command),
+        Command::Doctor(command) => doctor::doctor(command),
         Command::Tx(transaction::TransactionCommand::Send(arguments)) => transaction::send(arguments),
         Command::Version => print(&version_text()),
     }

@@ -5,6 +5,7 @@
 //! count from the directory of `config.ini`, which is the working directory of 2.x's own start script.
 //! Called by the command line; used by the assembly of the node.
 
+pub mod channel;
 pub mod genesis;
 mod group;
 pub mod ini;
@@ -23,6 +24,7 @@ use millrace_base::fault::{Fault, FaultKind};
 use millrace_base::{ChainId, GroupId, KeyPair, NodeId};
 use millrace_core::storage::Durability;
 
+pub use channel::{ChannelSettings, GroupClients};
 pub use genesis::GroupGenesis;
 use schema::Checked;
 
@@ -50,8 +52,10 @@ pub struct NodeConfig {
     pub supported_version: String,
     /// HTTP JSON-RPC.
     pub rpc: RpcConfig,
-    /// Where the channel port will listen; this version does not serve it.
+    /// Where the channel port listens.
     pub channel_listen: SocketAddr,
+    /// How the channel port is served.
+    pub channel: ChannelSettings,
     /// Where P2P will listen and whom it will call; this version has no peers.
     pub p2p: P2pConfig,
     /// Metrics, health and management; `None` when no operator port is set.
@@ -144,6 +148,8 @@ pub struct GroupConfig {
     pub dynamic_block_size: Option<DynamicBlockSize>,
     /// Requests a second that name this group; `None` is unlimited.
     pub requests_per_second: Option<u64>,
+    /// Which clients of the channel port may see the group, and how.
+    pub clients: GroupClients,
 }
 
 /// `tx_pool` of `group.N.ini`.
@@ -192,6 +198,7 @@ impl NodeConfig {
         Ok(Self {
             rpc: rpc_config(&ini, cores),
             channel_listen: channel_listen(&ini),
+            channel: channel::read(&ini, &root, cores),
             p2p: p2p_config(&ini),
             operator_listen: operator_listen(&ini),
             durability: match ini.text("millrace", "durability") {

@@ -11,6 +11,7 @@
 
 pub mod certificates;
 pub mod chain_build;
+pub mod channel_port;
 pub mod cli;
 pub mod config;
 pub mod keys;

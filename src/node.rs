@@ -35,6 +35,7 @@ const READ_ONLY_CACHE_BYTES: usize = 64 << 20;
 
 /// A running node.
 pub struct Node {
+    _channel: Arc<millrace_rpc::channel::ChannelServer>,
     pipeline: Pipeline,
     http: HttpServer,
     operator: Option<OperatorServer>,
@@ -55,7 +56,8 @@ impl Node {
         let registry = Arc::new(open_groups(&config)?);
         let workers =
             Workers { verify: config.verify_threads, execute: config.execute_threads, ..Workers::for_cores(config.execute_threads) };
-        let parts = Parts { votes, clock: Arc::new(SystemClock), listeners: Vec::new() };
+        let channel_listener = Arc::new(crate::channel_port::ChannelListener::default());
+        let parts = Parts { votes, clock: Arc::new(SystemClock), listeners: vec![Arc::clone(&channel_listener) as _] };
         let (topology, inlets) = topology::wire(workers, parts).map_err(|error| bug(&error.to_string()))?;
         let picture = topology.render();
         let affinity = if config.pin_cores { AffinityPolicy::Pin } else { AffinityPolicy::None };
@@ -66,9 +68,12 @@ impl Node {
         let handle = Arc::new(NodeHandle::new(&config, registry, inlets.submissions, pipeline.metrics_handle()));
         let view: Arc<dyn NodeView> = handle.clone();
         let http_config = HttpConfig { threads: config.rpc.threads, ..HttpConfig::new(config.rpc.listen) };
+        let channel = Arc::new(millrace_rpc::channel::ChannelServer::start(
+            crate::channel_port::config(&config, http_config.gateway.clone())?, Arc::clone(&view), Arc::new(millrace_rpc::channel::amop::NoPeers))?);
+        channel_listener.attach(&channel);
         let http = HttpServer::start(&http_config, Arc::clone(&view))?;
         let operator = config.operator_listen.map(|listen| OperatorServer::start(listen, view)).transpose()?;
-        Ok(Self { pipeline, http, operator, handle, picture, _lock: lock })
+        Ok(Self { _channel: channel, pipeline, http, operator, handle, picture, _lock: lock })
     }
 
     /// Where JSON-RPC is served.

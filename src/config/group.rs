@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use millrace_base::ChainId;
 use millrace_base::fault::{Fault, FaultKind};
 
+use super::channel::{self, GroupClients};
 use super::genesis::GroupGenesis;
 use super::schema::Checked;
 use super::{DynamicBlockSize, GroupConfig, PoolConfig, as_usize, tables};
@@ -40,7 +41,8 @@ pub fn load_all(config_dir: &Path, data_dir: &Path, chain_id: ChainId) -> Result
         }
         let settings = Checked::read(&path.with_extension("ini"), tables::GROUP)?;
         notes.extend(genesis_file.notes().iter().chain(settings.notes()).cloned());
-        groups.push(group_config(genesis, &settings, data_dir)?);
+        let clients = channel::read_group(&genesis_file, &settings);
+        groups.push(GroupConfig { clients, ..group_config(genesis, &settings, data_dir)? });
     }
     Ok((groups, notes))
 }
@@ -93,5 +95,6 @@ fn group_config(genesis: GroupGenesis, ini: &Checked, data_dir: &Path) -> Result
         min_block_generation_time_ms: interval_ms,
         dynamic_block_size: dynamic.then_some(DynamicBlockSize { increase_thousandths }),
         requests_per_second: ini.number("flow_control", "limit_req"),
+        clients: GroupClients::default(),
     })
 }

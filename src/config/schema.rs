@@ -49,6 +49,8 @@ pub enum Form {
     HostPort,
     /// 128 hexadecimal digits.
     NodeId,
+    /// A client's key: 128 hexadecimal digits, or the 64 of the digest of a key of another kind.
+    SdkKey,
 }
 
 /// What a key does.
@@ -260,6 +262,13 @@ fn check_form(file: &IniFile, section: &Section, key: &Key, entry: &Entry) -> Re
             Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => Ok(()),
             _ => Err(bad("host:port, for example 127.0.0.1:30300".into())),
         },
+        Form::SdkKey => {
+            let fits = matches!(value.len(), 64 | 128) && value.bytes().all(|byte| byte.is_ascii_hexdigit());
+            fits.then_some(()).ok_or_else(|| {
+                bad("a client's key: 128 hexadecimal digits, or for RSA the 64 of the SHA-256 of its public key (see docs/clients.md)"
+                    .into())
+            })
+        }
         Form::NodeId => NodeId::parse(value).map(drop).map_err(|_| bad("a node id: 128 hexadecimal digits, as in conf/node.nodeid".into())),
     }
 }

@@ -4,7 +4,6 @@
 use super::schema::{Effect, Form, Key, Section};
 
 const NO_PEERS: &str = "this version runs nodes without peers";
-const NO_CHANNEL: &str = "this version serves no channel port";
 const ENGINE: &str = "the storage engine decides by itself";
 const LOGS: &str = "log lines have one fixed layout and are always flushed";
 const ADAPTS: &str = "Millrace sizes its threads by cores";
@@ -44,7 +43,7 @@ pub const NODE: &[Section] = &[
             used("channel_listen_port", PORT),
             used("jsonrpc_listen_ip", Form::Ip),
             used("jsonrpc_listen_port", PORT),
-            idle("channel_thread_count", THREADS, NO_CHANNEL),
+            used("channel_thread_count", THREADS),
             used("jsonrpc_thread_count", THREADS),
             used("act_as_group_member", Form::Flag),
             used("disable_dynamic_group", Form::Flag),
@@ -74,7 +73,7 @@ pub const NODE: &[Section] = &[
             used("cert", Form::Text),
             used("ca_cert", Form::Text),
             idle("ca_path", Form::Text, NO_PEERS),
-            idle("check_cert_issuer", Form::Flag, NO_CHANNEL),
+            used("check_cert_issuer", Form::Flag),
             idle("crypto_provider", Form::Choice { supported: &["ssm"], lacking: &["hsm"] }, "only keys in files are supported"),
             idle("key_id", Form::Text, "only keys in files are supported"),
             idle("enckey_id", Form::Text, "only keys in files are supported"),
@@ -98,7 +97,7 @@ pub const NODE: &[Section] = &[
             used("id", number(0, MAX_SETTING, "chain id")),
             used("sm_crypto", LACKING_FLAG),
             used("sm_crypto_channel", LACKING_FLAG),
-            idle("rsa_crypto_channel", Form::Flag, NO_CHANNEL),
+            idle("rsa_crypto_channel", Form::Flag, "the channel port always uses the certificates in channel_cert"),
         ],
     ),
     section("compatibility", &[used("supported_version", Form::Text)]),
@@ -126,10 +125,7 @@ pub const NODE: &[Section] = &[
     ),
     section(
         "flow_control",
-        &[
-            used("limit_req", RATE),
-            idle("outgoing_bandwidth_limit", Form::Fraction { min_thousandths: 1, max_thousandths: 1 << 40 }, NO_PEERS),
-        ],
+        &[used("limit_req", RATE), used("outgoing_bandwidth_limit", Form::Fraction { min_thousandths: 1, max_thousandths: 1 << 40 })],
     ),
     section(
         "millrace",
@@ -169,8 +165,8 @@ pub const GENESIS: &[Section] = &[
     section(
         "event_filter",
         &[
-            idle("max_block_range", number(0, MAX_SETTING, "blocks"), NO_CHANNEL),
-            idle("max_block_per_process", number(1, 1_000, "blocks"), NO_CHANNEL),
+            used("max_block_range", number(0, MAX_SETTING, "blocks")),
+            idle("max_block_per_process", number(1, 1_000, "blocks"), "subscriptions take turns of a fixed number of blocks"),
         ],
     ),
 ];
@@ -244,6 +240,6 @@ pub const GROUP: &[Section] = &[
             idle("outgoing_bandwidth_limit", Form::Fraction { min_thousandths: 1, max_thousandths: 1 << 40 }, NO_PEERS),
         ],
     ),
-    section("sdk_allowlist", &[idle("public_key.N", Form::NodeId, NO_CHANNEL)]),
+    section("sdk_allowlist", &[used("public_key.N", Form::SdkKey)]),
     section("tx_execute", &[idle("enable_parallel", Form::Flag, "the scheduler decides block by block; results are the same")]),
 ];

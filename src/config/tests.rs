@@ -157,6 +157,21 @@ fn directory_of_2x_is_read_with_its_keys() {
 }
 
 #[test]
+fn channel_port_is_configured_by_the_keys_of_2x() {
+    let directory = Directory::new();
+    let config = directory.load().unwrap();
+    assert_eq!(config.channel.certificates, directory.path("conf/channel_cert"));
+    assert!(config.channel.check_issuer && config.groups[0].clients == GroupClients::default());
+    let (point, digest) = ("AB".repeat(64), "cd".repeat(32));
+    let group = directory.load_with("conf/group.1.ini", ";public_key.0=", &format!("public_key.0={point}\n    public_key.1={digest}"));
+    assert_eq!(group.unwrap().groups[0].clients.allowed, [point, digest]);
+    let fault = directory.load_with("conf/group.1.ini", ";public_key.0=", "public_key.0=abc").unwrap_err();
+    assert!(fault.remedy.contains("128 hexadecimal digits") || fault.to_string().contains("128 hexadecimal digits"), "{fault}");
+    let limits = directory.load_with("config.ini", ";limit_req=1000", "limit_req=1000\n    outgoing_bandwidth_limit=2.5").unwrap().channel;
+    assert_eq!((limits.requests_per_second, limits.amop_bytes_per_second), (Some(1_000), Some(312_500)));
+}
+
+#[test]
 fn each_key_without_effect_gets_one_note() {
     let notes = Directory::new().load().unwrap().notes;
     for name in [

@@ -80,6 +80,19 @@ impl RpcError {
     pub const NO_SYSTEM_CONFIG: Self = Self::known(-40008, "Invalid System Config");
     /// The node is neither sealer nor observer of the group.
     pub const NOT_A_MEMBER: Self = Self::known(-40009, "Don't send request to this node who doesn't belong to the group");
+    /// The code of [`Self::not_allowed`].
+    pub const NOT_ALLOWED_CODE: i32 = -40012;
+
+    /// The client is not on the group's list of clients.
+    pub fn not_allowed(method: &str) -> Self {
+        Self::method(Self::NOT_ALLOWED_CODE, format!("{method} The SDK is not allowed to access this group"))
+    }
+
+    /// More requests a second than `flow_control.limit_req` lets in.
+    pub fn over_rate(method: &str) -> Self {
+        Self::method(-40011, format!("{method} Over QPS limit"))
+    }
+
     /// Group management is switched off.
     pub const GROUPS_FORBIDDEN: Self = Self::known(-100001, "Dynamic group related interfaces are forbidden to access");
 

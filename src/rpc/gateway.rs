@@ -2,19 +2,20 @@
 //!
 //! Order of work in a body: all raw transactions go to the node as one call; when they are answered, everything else runs, on one query
 //! worker if any of it reads storage. So a query in the same batch sees the pool as the transactions left it. No runtime thread waits for
-//! storage or execution; the number of queries running and waiting is bounded. Called by [`crate::http`].
+//! storage or execution; the number of queries running and waiting is bounded. Called by [`crate::http`] and, with a [`Front`], by [`crate::channel`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use millrace_base::GroupId;
-use millrace_ledger::view::NodeView;
+use millrace_base::{B256, GroupId, RawTx};
+use millrace_ledger::view::{NodeView, SubmitError};
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use crate::channel::topics::TopicBoard;
 use crate::envelope::{self, Answer, Call, Incoming, Outcome, Request};
 use crate::error::RpcError;
 use crate::lenient::{self, TooDeep};
@@ -35,12 +36,42 @@ pub struct GatewayConfig {
     pub query_workers: usize,
     /// Time for all requests of a body.
     pub time_limit: Duration,
+    /// AMOP topics that `getNodeInfo` and `getPeers` show: the channel server's board, shared by all gateways of a node.
+    pub topics: TopicBoard,
 }
 
 impl Default for GatewayConfig {
     fn default() -> Self {
-        Self { membership: Membership::Required, query_workers: 8, time_limit: REQUEST_TIME_LIMIT }
+        Self { membership: Membership::Required, query_workers: 8, time_limit: REQUEST_TIME_LIMIT, topics: TopicBoard::default() }
     }
+}
+
+/// What a transport adds to JSON-RPC: who may ask what, and interest in what becomes of transactions.
+pub trait Front: Send + Sync {
+    /// Whether a method may be asked now. `group` is the one addressed, where the method has one (`spec/client-protocol.md` 3.9).
+    fn admit(&self, method: &str, group: Option<GroupId>) -> Result<(), RpcError>;
+    /// A transaction is about to be submitted; an error refuses it.
+    fn on_submission(&self, group: GroupId, hash: B256, receipt: Receipt) -> Result<(), RpcError>;
+    /// A transaction that was announced is not in the pool, or nobody knows (no error). True answers with its hash all the same.
+    fn on_refused(&self, group: GroupId, hash: B256, error: Option<&SubmitError>) -> bool;
+}
+
+/// What a client wants to hear of its transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Receipt {
+    /// The receipt.
+    Plain,
+    /// The receipt with Merkle proofs of it and of the transaction.
+    Proven,
+}
+
+/// Who asks.
+#[derive(Clone, Copy)]
+pub struct Caller<'a> {
+    /// The same number for the same client.
+    pub submitter: u64,
+    /// What the transport adds; nothing over HTTP.
+    pub front: Option<&'a dyn Front>,
 }
 
 /// See the module.
@@ -74,7 +105,7 @@ impl Gateway {
     /// A gateway to `node`.
     pub fn new(node: Arc<dyn NodeView>, config: &GatewayConfig) -> Self {
         Self {
-            context: Arc::new(Context { node, membership: config.membership }),
+            context: Arc::new(Context { node, membership: config.membership, topics: config.topics.clone() }),
             workers: Arc::new(Semaphore::new(config.query_workers)),
             waiting: AtomicUsize::new(0),
             time_limit: config.time_limit,
@@ -83,6 +114,11 @@ impl Gateway {
 
     /// Answers a body. `submitter` is the same number for the same client. Must be called inside a multi-threaded tokio runtime.
     pub async fn answer(&self, body: &[u8], submitter: u64) -> Vec<u8> {
+        self.answer_for(body, Caller { submitter, front: None }).await
+    }
+
+    /// Answers a body on behalf of a transport.
+    pub async fn answer_for(&self, body: &[u8], caller: Caller<'_>) -> Vec<u8> {
         let cleaned;
         let parsed = off_duty(body.len(), || envelope::parse(body).map(|incoming| (incoming, lenient::is_too_deep(body))));
         let incoming = match parsed {
@@ -103,7 +139,7 @@ impl Gateway {
             Incoming::TooLong => single(None, &Err(RpcError::BATCH_TOO_LONG)),
             Incoming::Batch(calls) if calls.is_empty() => single(None, &Err(RpcError::INVALID_REQUEST)),
             Incoming::Batch(calls) => {
-                let replies = self.run(calls, body.len(), submitter).await;
+                let replies = self.run(calls, body.len(), caller).await;
                 let mut out = Vec::with_capacity(2 + replies.iter().map(|(_, outcome)| length(outcome)).sum::<usize>());
                 out.push(b'[');
                 for (position, (id, outcome)) in replies.iter().enumerate() {
@@ -116,7 +152,7 @@ impl Gateway {
                 out
             }
             Incoming::Single(call) => {
-                let replies = self.run(vec![call], body.len(), submitter).await;
+                let replies = self.run(vec![call], body.len(), caller).await;
                 let (id, outcome) = &replies[0];
                 single(*id, outcome)
             }
@@ -124,11 +160,11 @@ impl Gateway {
     }
 
     /// Runs requests; outcomes are in the same order, with the ids to echo.
-    async fn run<'a>(&self, calls: Vec<Call<'a>>, size: usize, submitter: u64) -> Vec<(Option<&'a RawValue>, Outcome)> {
+    async fn run<'a>(&self, calls: Vec<Call<'a>>, size: usize, caller: Caller<'_>) -> Vec<(Option<&'a RawValue>, Outcome)> {
         let deadline = Instant::now() + self.time_limit;
-        let mut plan = off_duty(size, || self.plan(calls));
+        let mut plan = off_duty(size, || self.plan(calls, caller.front));
         if !plan.raws.is_empty() {
-            let outcomes = submit::submit(self.context.node.as_ref(), submitter, &plan.raws, deadline).await;
+            let outcomes = submit::submit(self.context.node.as_ref(), (caller.submitter, caller.front), &plan.raws, deadline).await;
             for (position, outcome) in plan.raw_positions.iter().zip(outcomes) {
                 plan.replies[*position].1 = Some(outcome);
             }
@@ -158,14 +194,18 @@ impl Gateway {
     }
 
     /// Looks up methods and checks parameters.
-    fn plan<'a>(&self, calls: Vec<Call<'a>>) -> Plan<'a> {
+    fn plan<'a>(&self, calls: Vec<Call<'a>>, front: Option<&dyn Front>) -> Plan<'a> {
         let replies = Vec::with_capacity(calls.len());
         let mut plan = Plan { replies, raws: Vec::new(), raw_positions: Vec::new(), queries: Vec::new(), reads_storage: false };
         let mut addressed = None;
         for call in calls {
             let (id, outcome) = match call {
                 Call::Invalid(id) => (id, Some(Err(RpcError::INVALID_REQUEST))),
-                Call::Valid(request) => (request.id, self.plan_request(&request, &mut plan, &mut addressed).err().map(Err)),
+                Call::Valid(request) => match self.plan_request(&request, &mut plan, (&mut addressed, front)) {
+                    // The reference node forgets the id here, and clients know it.
+                    Err(error) if error.code == RpcError::NOT_ALLOWED_CODE => (None, Some(Err(error))),
+                    planned => (request.id, planned.err().map(Err)),
+                },
             };
             plan.replies.push((id, outcome));
         }
@@ -173,17 +213,31 @@ impl Gateway {
     }
 
     /// An unknown method wins over a missing id, a missing id over wrong parameters.
-    fn plan_request(&self, request: &Request<'_>, plan: &mut Plan<'_>, addressed: &mut Option<Addressed>) -> Result<(), RpcError> {
+    fn plan_request(
+        &self,
+        request: &Request<'_>,
+        plan: &mut Plan<'_>,
+        (addressed, front): (&mut Option<Addressed>, Option<&dyn Front>),
+    ) -> Result<(), RpcError> {
         let method = methods::find(&request.method).ok_or(RpcError::METHOD_NOT_FOUND)?;
         if request.id.is_none() {
             return Err(RpcError::NOTIFICATION);
+        }
+        if let Some(front) = front {
+            front.admit(method.name, method.guarded_group(request.params))?;
         }
         let position = plan.replies.len();
         let (run, reads_storage) = match method.run {
             Run::Submit => {
                 let arguments = Arguments::check(method.shape, request.params)?;
                 let group = self.addressed_group(arguments.integer(0), addressed)?;
-                plan.raws.push(Raw { group, bytes: params::data(arguments.text(1))? });
+                let bytes = params::data(arguments.text(1))?;
+                // What does not decode is refused by the node, which words the refusal.
+                let announced = front.and_then(|front| Some((front, RawTx::decode(&bytes).ok()?.hash())));
+                if let Some((front, hash)) = announced {
+                    front.on_submission(group, hash, method.receipt())?;
+                }
+                plan.raws.push(Raw { group, bytes, announced: announced.map(|(_, hash)| hash) });
                 plan.raw_positions.push(position);
                 return Ok(());
             }

@@ -163,7 +163,7 @@ fn refuse(status: StatusCode, reason: &str) -> Response {
 }
 
 /// The same number for the same client. Of IPv6 the network counts: one host commands a whole /64.
-fn submitter(address: IpAddr) -> u64 {
+pub(crate) fn submitter(address: IpAddr) -> u64 {
     let mut hasher = DefaultHasher::new();
     match address {
         IpAddr::V4(address) => address.octets().hash(&mut hasher),

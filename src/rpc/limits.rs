@@ -43,3 +43,79 @@ pub const MAX_ECHO_BYTES: usize = 4_096;
 
 /// Peers in one `addPeers` or `erasePeers` call (`p2p.peers_param_limit`).
 pub const MAX_PEER_ARGUMENTS: usize = 10;
+
+/// Bytes of one channel frame: as the body of an HTTP request, with its header.
+pub const MAX_FRAME_BYTES: usize = millrace_base::limits::MAX_HTTP_BODY_BYTES + 64;
+
+/// Bytes of a frame that is neither JSON-RPC nor AMOP: the longest topic list or event subscription with room to spare.
+pub const MAX_CONTROL_BYTES: usize = 512 << 10;
+
+/// Bytes of incomplete frames of all channel sessions together: sixteen of the longest.
+pub const ASSEMBLY_BUDGET_BYTES: usize = 512 << 20;
+
+/// Bytes of an incomplete frame that a session may hold whatever the others do.
+pub const ASSEMBLY_FREE_BYTES: usize = 1 << 20;
+
+/// Silence after which a channel session is ended (`spec/client-protocol.md` 3.4).
+pub const IDLE_LIMIT_MS: u64 = 60_000;
+
+/// Topics of one channel session; SDKs subscribe to a handful, and each costs memory on every peer.
+pub const MAX_SESSION_TOPICS: usize = 1_024;
+
+/// Topics that a peer may announce: those of its sessions, a few thousand in practice.
+pub const MAX_PEER_TOPICS: usize = 65_536;
+
+/// Bytes queued for a client that does not read; its session is ended beyond. Holds the pushes of several full blocks.
+pub const MAX_QUEUED_BYTES: usize = 16 << 20;
+
+/// Bytes queued for a client above which event logs wait until it has read: history is read again later, not queued.
+pub const EVENT_QUEUE_BYTES: usize = 1 << 20;
+
+/// JSON-RPC frames of one session that are being answered at the same time; beyond, the session is not read. SDKs keep tens in flight,
+/// load generators thousands.
+pub const MAX_SESSION_REQUESTS: usize = 4_096;
+
+/// Bytes of JSON-RPC frames of one session that are being answered at the same time.
+pub const MAX_SESSION_REQUEST_BYTES: usize = 64 << 20;
+
+/// JSON-RPC frames of all sessions together that are being answered at the same time.
+pub const MAX_REQUESTS: usize = 65_536;
+
+/// Bytes of JSON-RPC frames of all sessions together that are being answered at the same time.
+pub const MAX_REQUEST_BYTES: usize = 512 << 20;
+
+/// Event subscriptions of one session.
+pub const MAX_SESSION_FILTERS: usize = 256;
+
+/// Event subscriptions of all sessions together; each is looked at for every block.
+pub const MAX_FILTERS: usize = 16_384;
+
+/// Addresses and topics in one event subscription.
+pub const MAX_FILTER_ITEMS: usize = 1_024;
+
+/// Bytes of the identifier that a client gives its event subscription; it is repeated in every push.
+pub const MAX_FILTER_ID_BYTES: usize = 256;
+
+/// Blocks that one event subscription is served in a turn, before the next one gets its turn.
+pub const FILTER_TURN_BLOCKS: u64 = 8;
+
+/// Bytes of logs in one push; more are divided over several.
+pub const EVENT_PUSH_BYTES: usize = 256 << 10;
+
+/// Transactions of one session whose receipts are awaited. Two full pools of 2.x.
+pub const MAX_AWAITED_RECEIPTS: usize = 300_000;
+
+/// AMOP messages that wait for an answer, on the whole node.
+pub const MAX_AMOP_WAITING: usize = 16_384;
+
+/// Bytes of AMOP messages that wait for an answer, on the whole node.
+pub const MAX_AMOP_WAITING_BYTES: usize = 256 << 20;
+
+/// Time for a client to answer an AMOP message before the next subscriber is tried.
+pub const AMOP_CLIENT_MS: u64 = 5_000;
+
+/// Time for a peer to answer an AMOP message before the next one is tried: its own clients have [`AMOP_CLIENT_MS`] each.
+pub const AMOP_PEER_MS: u64 = 15_000;
+
+/// Time for all attempts at an AMOP message together (`spec/client-protocol.md` 3.7).
+pub const AMOP_TOTAL_MS: u64 = 30_000;

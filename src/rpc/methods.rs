@@ -13,10 +13,13 @@ use std::sync::Arc;
 
 use millrace_base::GroupId;
 use millrace_ledger::view::{LedgerView, NodeView};
+use serde_json::value::RawValue;
 
+use crate::channel::topics::TopicBoard;
 use crate::envelope::Outcome;
 use crate::error::RpcError;
-use crate::params::{Arguments, Kind, Parameter, Shape};
+use crate::gateway::Receipt;
+use crate::params::{self, Arguments, Kind, Parameter, Shape};
 
 /// Whether group methods answer on nodes that are not members of the group (`rpc.act_as_group_member`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +36,8 @@ pub struct Context {
     pub node: Arc<dyn NodeView>,
     /// Who may be asked.
     pub membership: Membership,
+    /// AMOP topics to show.
+    pub topics: TopicBoard,
 }
 
 impl Context {
@@ -76,6 +81,23 @@ pub struct Method {
     pub shape: Shape,
     /// How it is answered.
     pub run: Run,
+}
+
+impl Method {
+    /// The group that a request addresses, where access to groups is guarded: all methods that take a group, but for those that ignore it
+    /// or make one (`spec/client-protocol.md` 3.9). Wrong parameters are refused later.
+    pub fn guarded_group(&self, params: Option<&RawValue>) -> Option<GroupId> {
+        let takes_group = matches!(self.shape, Shape::Exactly([first, ..]) if *first == GROUP);
+        if !takes_group || matches!(self.name, "generateGroup" | "getPeers" | "getNodeIDList") {
+            return None;
+        }
+        params::first_integer(params?).and_then(GroupId::new)
+    }
+
+    /// What the client of a transaction wants to hear of it.
+    pub fn receipt(&self) -> Receipt {
+        if self.name == "sendRawTransactionAndGetProof" { Receipt::Proven } else { Receipt::Plain }
+    }
 }
 
 const fn parameter(name: &'static str, kind: Kind) -> Parameter {

@@ -118,6 +118,15 @@ pub fn elements(raw: &RawValue, cap: usize) -> Option<Vec<&RawValue>> {
     complete.then_some(list)
 }
 
+/// The first element of an array when it is an integer.
+pub fn first_integer(raw: &RawValue) -> Option<i64> {
+    let first = elements(raw, MAX_ARGUMENTS)?.into_iter().next()?;
+    match integer(first.get()) {
+        Some(Integer::Exact(exact)) => Some(exact),
+        _ => None,
+    }
+}
+
 fn has_kind(value: &RawValue, kind: Kind) -> bool {
     let first = value.get().as_bytes()[0];
     match kind {

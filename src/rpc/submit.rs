@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::envelope::{Answer, Outcome};
 use crate::error::RpcError;
+use crate::gateway::Front;
 
 /// A raw transaction of a body.
 pub struct Raw {
@@ -19,6 +20,8 @@ pub struct Raw {
     pub group: GroupId,
     /// Signed RLP.
     pub bytes: Bytes,
+    /// Its hash, where the front was told of it.
+    pub announced: Option<B256>,
 }
 
 /// Replies as they come in; the last one wakes the waiting task.
@@ -49,8 +52,9 @@ impl Drop for Ticket {
     }
 }
 
-/// Submits all and waits until each is answered, at most until `deadline`. Outcomes are in the order of `raws`.
-pub async fn submit(node: &dyn NodeView, submitter: u64, raws: &[Raw], deadline: Instant) -> Vec<Outcome> {
+/// Submits all for a caller (its number and its front) and waits until each is answered, at most until `deadline`. Outcomes are in the
+/// order of `raws`.
+pub async fn submit(node: &dyn NodeView, (submitter, front): (u64, Option<&dyn Front>), raws: &[Raw], deadline: Instant) -> Vec<Outcome> {
     let gathering = Arc::new(Gathering {
         results: raws.iter().map(|_| OnceLock::new()).collect(),
         missing: AtomicUsize::new(raws.len()),
@@ -67,10 +71,18 @@ pub async fn submit(node: &dyn NodeView, submitter: u64, raws: &[Raw], deadline:
     } else {
         "no answer in time; the transaction may still be committed"
     };
-    let outcome = |(raw, result): (&Raw, &OnceLock<Result<B256, SubmitError>>)| match result.get() {
-        Some(Ok(hash)) => Ok(Answer::Hash(*hash)),
-        Some(Err(error)) => Err(RpcError::submission(error, &raw.bytes)),
-        None => Err(RpcError::unavailable(missing)),
+    let outcome = |(raw, result): (&Raw, &OnceLock<Result<B256, SubmitError>>)| {
+        let error = match result.get() {
+            Some(Ok(hash)) => return Ok(Answer::Hash(*hash)),
+            Some(Err(error)) => Some(error),
+            None => None,
+        };
+        if let Some((front, hash)) = front.zip(raw.announced)
+            && front.on_refused(raw.group, hash, error)
+        {
+            return Ok(Answer::Hash(hash));
+        }
+        Err(error.map_or_else(|| RpcError::unavailable(missing), |error| RpcError::submission(error, &raw.bytes)))
     };
     raws.iter().zip(&gathering.results).map(outcome).collect()
 }

@@ -285,6 +285,8 @@ pub struct ReceiptView<'a> {
     logs: Vec<LogView<'a>>,
     logs_bloom: Hex<'a>,
     output: Hex<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt_proof: Option<Vec<ProofStepView<'a>>>,
     remain_gas: Quantity,
     root: Hex<'a>,
     status: Quantity,
@@ -292,9 +294,44 @@ pub struct ReceiptView<'a> {
     to: OwnedHex<Address>,
     transaction_hash: OwnedHex<B256>,
     transaction_index: Quantity,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tx_proof: Option<Vec<ProofStepView<'a>>>,
 }
 
+/// Bytes of fields that a transaction without a block does not have.
+static ZEROS: [u8; 256] = [0; 256];
+
 impl<'a> ReceiptView<'a> {
+    /// The receipt that a client of version 3 of the channel protocol gets for a transaction that did not make it into a block
+    /// (`spec/client-protocol.md` 1.6): all fields but the status are zero.
+    pub fn refused(status: TransactionStatus) -> Self {
+        Self {
+            block_hash: Hex(&ZEROS[..32]),
+            block_number: Quantity::of(0u64),
+            contract_address: Hex(&ZEROS[..20]),
+            from: OwnedHex(Address::ZERO),
+            gas_used: Quantity::of(0u64),
+            input: Hex(&[]),
+            logs: Vec::new(),
+            logs_bloom: Hex(&ZEROS),
+            output: Hex(&[]),
+            receipt_proof: None,
+            remain_gas: Quantity::of(0u64),
+            root: Hex(&ZEROS[..32]),
+            status: Quantity::of(status.code()),
+            status_msg: status.message(),
+            to: OwnedHex(Address::ZERO),
+            transaction_hash: OwnedHex(B256::ZERO),
+            transaction_index: Quantity::of(0u64),
+            tx_proof: None,
+        }
+    }
+
+    /// The same with Merkle proofs of the transaction and of the receipt.
+    pub fn with_proofs(self, transaction: &'a [ProofStep], receipt: &'a [ProofStep]) -> Self {
+        Self { tx_proof: Some(proof(transaction)), receipt_proof: Some(proof(receipt)), ..self }
+    }
+
     /// The receipt at `index` of a block; `None` when there is none.
     pub fn committed(block: &'a Block, index: u32) -> Option<Self> {
         let position = usize::try_from(index).ok()?;
@@ -310,6 +347,7 @@ impl<'a> ReceiptView<'a> {
             logs: logs(receipt),
             logs_bloom: Hex(receipt.logs_bloom.as_slice()),
             output: Hex(&receipt.output),
+            receipt_proof: None,
             remain_gas: Quantity(receipt.remain_gas),
             root: Hex(receipt.state_root.as_slice()),
             status: Quantity::of(receipt.status),
@@ -317,6 +355,7 @@ impl<'a> ReceiptView<'a> {
             to: OwnedHex(tx.fields().to.unwrap_or_default()),
             transaction_hash: OwnedHex(tx.hash()),
             transaction_index: Quantity::of(index),
+            tx_proof: None,
         })
     }
 }

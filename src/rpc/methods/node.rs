@@ -61,23 +61,24 @@ struct PeerView<'a> {
     IPAndPort: &'a str,
     Node: &'a str,
     NodeID: Digits<'a>,
-    Topic: [&'a str; 0],
+    Topic: Vec<String>,
 }
 
 impl<'a> PeerView<'a> {
-    fn of(info: &'a NodeInfo) -> Self {
-        Self { Agency: &info.agency, IPAndPort: &info.p2p_endpoint, Node: &info.name, NodeID: Digits(&info.node_id.0), Topic: [] }
+    fn of(info: &'a NodeInfo, topics: Vec<String>) -> Self {
+        Self { Agency: &info.agency, IPAndPort: &info.p2p_endpoint, Node: &info.name, NodeID: Digits(&info.node_id.0), Topic: topics }
     }
 }
 
 pub fn node_info(context: &Context, _: &Arguments<'_>) -> Outcome {
-    Answer::of(&PeerView::of(context.node.info()))
+    Answer::of(&PeerView::of(context.node.info(), context.topics.own()))
 }
 
 /// The group is ignored, as in the reference node.
 pub fn peers(context: &Context, _: &Arguments<'_>) -> Outcome {
     let peers = context.node.peers();
-    Answer::of(&peers.iter().map(PeerView::of).collect::<Vec<_>>())
+    let view = |peer| PeerView::of(peer, context.topics.of_peer(&peer.node_id));
+    Answer::of(&peers.iter().map(view).collect::<Vec<_>>())
 }
 
 /// The group is ignored, as in the reference node. This node comes first.

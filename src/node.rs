@@ -20,10 +20,15 @@ use millrace_ledger::view::NodeView;
 use millrace_ledger::{Genesis, Ledger, LedgerConfig, OpenError, Registry, VoteLog};
 use millrace_pipeline::messages::ToOrder;
 use millrace_pipeline::runtime::{AffinityPolicy, Pipeline, PipelineConfig, StageFault};
+use millrace_pipeline::stages::notify::Listener;
 pub use millrace_pipeline::topology::Workers;
 use millrace_pipeline::topology::{self, Inlets, Parts};
+use millrace_rpc::channel::ChannelServer;
+use millrace_rpc::channel::amop::NoPeers;
+use millrace_rpc::methods::Membership;
 use millrace_rpc::{HttpConfig, HttpServer, OperatorServer};
 
+use crate::channel_port::{self, ChannelListener};
 use crate::config::{GroupConfig, NodeConfig};
 use handle::NodeHandle;
 
@@ -35,9 +40,9 @@ const READ_ONLY_CACHE_BYTES: usize = 64 << 20;
 
 /// A running node.
 pub struct Node {
-    _channel: Arc<millrace_rpc::channel::ChannelServer>,
     pipeline: Pipeline,
     http: HttpServer,
+    channel: Arc<ChannelServer>,
     operator: Option<OperatorServer>,
     handle: Arc<NodeHandle>,
     picture: String,
@@ -56,8 +61,9 @@ impl Node {
         let registry = Arc::new(open_groups(&config)?);
         let workers =
             Workers { verify: config.verify_threads, execute: config.execute_threads, ..Workers::for_cores(config.execute_threads) };
-        let channel_listener = Arc::new(crate::channel_port::ChannelListener::default());
-        let parts = Parts { votes, clock: Arc::new(SystemClock), listeners: vec![Arc::clone(&channel_listener) as _] };
+        let listener = Arc::new(ChannelListener::default());
+        let listeners: Vec<Arc<dyn Listener>> = vec![listener.clone()];
+        let parts = Parts { votes, clock: Arc::new(SystemClock), listeners };
         let (topology, inlets) = topology::wire(workers, parts).map_err(|error| bug(&error.to_string()))?;
         let picture = topology.render();
         let affinity = if config.pin_cores { AffinityPolicy::Pin } else { AffinityPolicy::None };
@@ -67,18 +73,26 @@ impl Node {
         open_in_pipeline(&registry, &inlets);
         let handle = Arc::new(NodeHandle::new(&config, registry, inlets.submissions, pipeline.metrics_handle()));
         let view: Arc<dyn NodeView> = handle.clone();
-        let http_config = HttpConfig { threads: config.rpc.threads, ..HttpConfig::new(config.rpc.listen) };
-        let channel = Arc::new(millrace_rpc::channel::ChannelServer::start(
-            crate::channel_port::config(&config, http_config.gateway.clone())?, Arc::clone(&view), Arc::new(millrace_rpc::channel::amop::NoPeers))?);
-        channel_listener.attach(&channel);
+        let mut http_config = HttpConfig { threads: config.rpc.threads, ..HttpConfig::new(config.rpc.listen) };
+        if config.rpc.act_as_group_member {
+            http_config.gateway.membership = Membership::Assumed;
+        }
+        let channel_config = channel_port::config(&config, http_config.gateway.clone())?;
+        let channel = Arc::new(ChannelServer::start(channel_config, Arc::clone(&view), Arc::new(NoPeers))?);
+        listener.attach(&channel);
         let http = HttpServer::start(&http_config, Arc::clone(&view))?;
         let operator = config.operator_listen.map(|listen| OperatorServer::start(listen, view)).transpose()?;
-        Ok(Self { _channel: channel, pipeline, http, operator, handle, picture, _lock: lock })
+        Ok(Self { pipeline, http, channel, operator, handle, picture, _lock: lock })
     }
 
     /// Where JSON-RPC is served.
     pub fn http_addr(&self) -> SocketAddr {
         self.http.local_addr()
+    }
+
+    /// Where the channel protocol is served.
+    pub fn channel_addr(&self) -> SocketAddr {
+        self.channel.local_addr()
     }
 
     /// Where metrics and health are served, if they are.
@@ -104,6 +118,10 @@ impl Node {
         let end = Instant::now() + deadline;
         self.handle.stop_accepting();
         self.http.stop(deadline / 4);
+        // The pipeline's listener knows the server only weakly, so this handle is the last.
+        if let Some(channel) = Arc::into_inner(self.channel) {
+            channel.stop(deadline / 4);
+        }
         if let Some(operator) = self.operator {
             operator.stop(deadline / 4);
         }

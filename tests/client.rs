@@ -59,14 +59,6 @@ pub fn receipt(network: &Network, hash: &str) -> Value {
     }
 }
 
-/// Signs, sends, waits: the receipt.
-pub fn transact(network: &Network, signer: &KeyPair, to: Option<Address>, data: Bytes) -> Value {
-    let raw: RawTx = transaction(network, to, data).sign(signer);
-    let reply = send(network, raw.encoded());
-    assert_eq!(reply["result"], shown(raw.hash()), "{reply}");
-    receipt(network, text(&reply["result"]))
-}
-
 /// A JSON string's text; empty for what is none.
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use millrace_base::{Address, Bytes, KeyPair, RawTx, Transaction, U256, hex, keccak256};
+use millrace_base::{Address, Bytes, KeyPair, Transaction, U256, hex, keccak256};
 use serde_json::{Value, json};
 
 use crate::network::{Network, request};

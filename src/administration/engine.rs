@@ -96,7 +96,9 @@ pub enum Input {
     Executed {
         /// Its height.
         height: u64,
-        /// Hash of the executed header.
+        /// The executed header.
+        header: Box<BlockHeader>,
+        /// Its hash.
         hash: B256,
         /// The epoch from the next height on, when executing this one changed it.
         next_epoch: Option<Epoch>,
@@ -157,6 +159,14 @@ pub enum Effect {
         hashes: Vec<B256>,
         /// Nodes that vouched for it and so have them, best first.
         holders: Vec<NodeId>,
+    },
+    /// After a restart: transactions of a proposal that is still in flight, from the vote log. The pool takes them as reserved for the
+    /// height and gives them to nodes that ask for them: nobody else may have them.
+    Restore {
+        /// Height of the proposal.
+        height: u64,
+        /// Its transactions in order.
+        transactions: Vec<VerifiedTx>,
     },
     /// Ordered: execute it. Handed out in height order.
     Execute(Box<Proposal>),

@@ -168,7 +168,8 @@ pub enum Effect {
         /// Its transactions in order.
         transactions: Vec<VerifiedTx>,
     },
-    /// Ordered: execute it. Handed out in height order.
+    /// Ordered: execute it. Handed out in height order. Its transactions are reserved for the height from now on, whether they were
+    /// gathered or came with a downloaded block.
     Execute(Box<Proposal>),
     /// Final: a quorum signed the executed block. Commit it, with these signatures.
     Finalize {

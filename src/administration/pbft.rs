@@ -112,6 +112,8 @@ pub struct PbftEngine {
     committed_timestamp_ms: u64,
     /// Height whose execution ends the epoch; nothing above it is executed under it.
     epoch_ends_at: Option<u64>,
+    /// The epoch that begins once this height is durable.
+    next_epoch: Option<(u64, Epoch)>,
     /// Proof of the last final block of the epoch.
     stable: Option<(u64, Stable)>,
     is_pending: bool,
@@ -162,6 +164,7 @@ impl PbftEngine {
             committed_height: head,
             committed_timestamp_ms: config.head.timestamp_ms,
             epoch_ends_at: None,
+            next_epoch: None,
             stable,
             is_pending: false,
             parked: Parked::default(),

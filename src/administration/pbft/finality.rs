@@ -60,7 +60,12 @@ impl PbftEngine {
             let next_epoch = self.finalize(height, (own, header), votes);
             is_any = true;
             if let Some(epoch) = next_epoch {
-                self.begin_epoch(epoch);
+                // What a lone sealer decided it may decide again after a crash, until it is durable: nobody builds on it before.
+                if self.quorum() > 1 {
+                    self.begin_epoch(epoch);
+                } else {
+                    self.next_epoch = Some((height, epoch));
+                }
                 return true;
             }
         }
@@ -138,6 +143,9 @@ impl PbftEngine {
             slot.prepared = None;
         }
         self.renew_floor();
+        if let Some((_, epoch)) = self.next_epoch.take_if(|(last, _)| *last <= height) {
+            self.begin_epoch(epoch);
+        }
     }
 
     /// Whether a block that this node waits for is ordered, executed and short of other sealers' checkpoints.

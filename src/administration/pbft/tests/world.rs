@@ -288,6 +288,9 @@ impl Host {
         if self.epoch_ended_at.is_some_and(|end| height > end) {
             return None;
         }
+        self.give_back(height);
+        proposal.header.transactions.iter().for_each(|hash| drop(self.pool.remove(hash)));
+        self.reserved.insert(height, proposal.transactions.clone());
         let below = self.ahead.last_key_value().map_or_else(|| self.head().clone(), |(_, (_, stored))| stored.clone());
         assert_eq!(height, below.block.header.number + 1, "heights are executed in order");
         assert_eq!(proposal.header.transactions, proposal.transactions.iter().map(VerifiedTx::hash).collect::<Vec<_>>());

@@ -25,6 +25,7 @@ mod message;
 mod order;
 mod records;
 mod repair;
+mod signing;
 mod slot;
 mod status;
 mod timer;

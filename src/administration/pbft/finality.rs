@@ -50,14 +50,14 @@ impl PbftEngine {
         let mut is_any = false;
         loop {
             let height = self.final_height.saturating_add(1);
-            let Some((own, header)) = self.slots.get(&height).and_then(|slot| slot.executed.clone()) else { return is_any };
+            let Some(own) = self.slots.get(&height).and_then(|slot| slot.executed.as_ref()).map(|(hash, _)| *hash) else { return is_any };
             if let Some(quorum) = self.diverging(height, own) {
                 self.effects.push(Effect::Diverged { height, own, quorum });
                 self.is_halted = true;
                 return false;
             }
             let Some(votes) = self.quorum_of(height, VoteKind::Checkpoint, own) else { return is_any };
-            let next_epoch = self.finalize(height, (own, header), votes);
+            let next_epoch = self.finalize(height, own, votes);
             is_any = true;
             if let Some(epoch) = next_epoch {
                 // What a lone sealer decided it may decide again after a crash, until it is durable: nobody builds on it before.
@@ -81,12 +81,12 @@ impl PbftEngine {
         subjects.into_iter().find(|subject| *subject != own && self.quorum_of(height, VoteKind::Checkpoint, *subject).is_some())
     }
 
-    fn finalize(&mut self, height: u64, block: (B256, BlockHeader), votes: Vec<Vote>) -> Option<Epoch> {
-        let (hash, header) = block;
+    fn finalize(&mut self, height: u64, hash: B256, votes: Vec<Vote>) -> Option<Epoch> {
         let signatures: Vec<BlockSignature> =
             votes.iter().map(|vote| BlockSignature { index: vote.sealer, signature: vote.signature }).collect();
         if height >= self.epoch.start && self.quorum() > 1 {
-            self.stable = Some((height, Stable { header: header.encode_rlp(), signatures: signatures.clone() }));
+            let header = self.slots.get(&height).and_then(|slot| slot.executed.as_ref()).map(|(_, header)| header.encode_rlp());
+            self.stable = header.map(|header| (height, Stable { header, signatures: signatures.clone() }));
         }
         self.effects.push(Effect::Finalize { height, hash, signatures });
         self.final_height = height;

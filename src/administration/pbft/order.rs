@@ -10,6 +10,7 @@ use millrace_base::{B256, Bytes, NodeId, VerifiedTx};
 use super::PbftEngine;
 use super::message::{Brief, Certificate, Content, Message, Vote, VoteKind};
 use super::records::Record;
+use super::signing::sign;
 use super::slot::{Ordered, Prepared, Slot, Standing};
 use crate::engine::{Effect, Gathered, ProposalHeader};
 
@@ -333,14 +334,14 @@ impl PbftEngine {
     fn commit(&mut self, height: u64) {
         let Some(own) = self.may_vote(height) else { return };
         let Some(slot) = self.slots.get(&height) else { return };
-        let (Some(digest), Standing::Linked) = (slot.digest, slot.standing) else { return };
-        let (Some(header), Some(transactions)) = (&slot.header, &slot.transactions) else { return };
-        if slot.votes.has(VoteKind::Commit, own) || !self.is_contiguous(height, header.previous) {
+        let (Some(digest), Standing::Linked, true) = (slot.digest, slot.standing, slot.transactions.is_some()) else { return };
+        let Some(previous) = slot.header.as_ref().map(|header| header.previous) else { return };
+        if slot.votes.has(VoteKind::Commit, own) || !self.is_contiguous(height, previous) {
             return;
         }
-        let (header, transactions) = (header.clone(), transactions.clone());
         let Some(votes) = self.quorum_of(height, VoteKind::Prepare, digest) else { return };
-        if self.quorum() > 1 {
+        let Some(slot) = self.slots.get(&height).filter(|_| self.quorum() > 1) else { return self.vote(VoteKind::Commit, height, digest) };
+        if let (Some(header), Some(transactions)) = (slot.header.clone(), slot.transactions.clone()) {
             let signers = votes.iter().map(|vote| (vote.sealer, vote.kind, vote.signature)).collect();
             let certificate = Certificate { brief: Brief::of(&self.domain, &header), view: self.view, signers };
             self.remember(Prepared { certificate, digest, header, transactions });
@@ -417,7 +418,7 @@ impl PbftEngine {
         }
         let mut vote =
             Vote { kind, epoch: self.epoch_hash, height, view, subject: subject.0, sealer, signature: millrace_base::Signature([0; 65]) };
-        vote.signature = self.key.sign(vote.statement(&self.domain));
+        vote.signature = sign(&self.key, vote.statement(&self.domain));
         if earlier.is_none() {
             self.promises.say(&vote);
             self.effects.push(Effect::Record { height, body: Record::vote(&vote).encode() });

@@ -13,6 +13,7 @@ use super::PbftEngine;
 use super::certificate::{Known, Plan, SKIPPED_HEIGHTS};
 use super::message::{Message, NewView, ViewChange};
 use super::records::{PROMISE_HEIGHTS, Record};
+use super::signing::sign;
 use super::slot::Standing;
 use crate::engine::Effect;
 use millrace_base::{B256, NodeId, Signature};
@@ -141,7 +142,7 @@ impl PbftEngine {
         let suspects = self.views.suspects.iter().filter(|(_, until)| **until > now).map(|(sealer, _)| *sealer).collect();
         let signature = Signature([0; 65]);
         let mut change = ViewChange { epoch: self.epoch_hash, to_view, sealer, stable, certificates, suspects, signature };
-        change.signature = self.key.sign(change.statement(&self.domain));
+        change.signature = sign(&self.key, change.statement(&self.domain));
         self.broadcast(Message::ViewChange(change.clone()).encode());
         self.views.changes.insert(sealer, change.clone());
         if let Some(changing) = &mut self.changing {
@@ -213,7 +214,7 @@ impl PbftEngine {
             return;
         }
         let mut new_view = NewView { epoch: self.epoch_hash, view, changes, signature: Signature([0; 65]) };
-        new_view.signature = self.key.sign(new_view.statement(&self.domain));
+        new_view.signature = sign(&self.key, new_view.statement(&self.domain));
         self.promises.began = view;
         let record = Record::NewView { epoch: self.epoch_hash, view };
         self.effects.push(Effect::Record { height: self.committed_height.saturating_add(PROMISE_HEIGHTS), body: record.encode() });

@@ -196,7 +196,7 @@ impl Host {
     }
 
     pub fn sealers(&self) -> Vec<NodeId> {
-        self.engine.as_ref().map(|engine| engine.status().sealers).unwrap_or_default()
+        self.engine.as_ref().map(|engine| engine.epoch.sealers.clone()).unwrap_or_default()
     }
 
     pub fn offer(&mut self, transaction: &VerifiedTx) {

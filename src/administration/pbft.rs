@@ -240,7 +240,7 @@ impl PbftEngine {
         match Message::decode(frame) {
             Ok(Message::Propose(vote, content)) => self.on_propose(from, vote, content, frame),
             Ok(Message::Vote(vote)) => self.on_vote(from, vote, frame),
-            Ok(Message::Votes(votes)) => self.on_votes(from, &votes, frame),
+            Ok(Message::Votes(votes)) => self.on_votes(from, &votes),
             Ok(Message::ViewChange(change)) => self.on_view_change(from, change),
             Ok(Message::NewView(new_view)) => self.on_new_view(from, new_view),
             Ok(Message::Fetch(height, digest)) => self.on_fetch(from, height, digest),

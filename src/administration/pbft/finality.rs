@@ -56,7 +56,7 @@ impl PbftEngine {
                 self.is_halted = true;
                 return false;
             }
-            let Some(votes) = self.quorum_of(height, VoteKind::Checkpoint, own) else { return is_any };
+            let Some(votes) = self.signatures_over(height, own) else { return is_any };
             let next_epoch = self.finalize(height, own, votes);
             is_any = true;
             if let Some(epoch) = next_epoch {
@@ -73,12 +73,16 @@ impl PbftEngine {
 
     /// The hash that a quorum signed, when it is not this node's own.
     fn diverging(&mut self, height: u64, own: B256) -> Option<B256> {
-        let imported = self.slots.get(&height).and_then(|slot| slot.imported.as_ref()).map(|block| block.header.hash());
-        if imported.is_some_and(|hash| hash != own) {
-            return imported;
+        if let Some((hash, _)) = self.slots.get(&height)?.finality.as_ref().filter(|(hash, _)| *hash != own) {
+            return Some(*hash);
         }
         let subjects = self.slots.get(&height)?.votes.subjects(VoteKind::Checkpoint);
         subjects.into_iter().find(|subject| *subject != own && self.quorum_of(height, VoteKind::Checkpoint, *subject).is_some())
+    }
+
+    fn signatures_over(&mut self, height: u64, own: B256) -> Option<Vec<Vote>> {
+        let given = self.slots.get(&height)?.finality.as_ref().filter(|(hash, _)| *hash == own).map(|(_, votes)| votes.clone());
+        given.or_else(|| self.quorum_of(height, VoteKind::Checkpoint, own))
     }
 
     fn finalize(&mut self, height: u64, hash: B256, votes: Vec<Vote>) -> Option<Epoch> {
@@ -93,7 +97,7 @@ impl PbftEngine {
         self.final_hash = hash;
         self.timer.progress();
         let slot = self.slots.get_mut(&height).expect("it was executed");
-        slot.finality = Some(votes);
+        slot.finality = Some((hash, votes));
         slot.imported = None;
         slot.next_epoch.take()
     }

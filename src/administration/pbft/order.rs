@@ -110,29 +110,34 @@ impl PbftEngine {
         self.report(contradiction, vote);
     }
 
-    /// Votes that somebody passed on. A quorum of commits decides in whatever view it was reached.
-    pub(super) fn on_votes(&mut self, from: NodeId, votes: &[Vote], frame: &Bytes) {
-        if votes.len() > self.epoch.sealers.len() {
-            return self.refuse(from, format!("{} votes of {} sealers", votes.len(), self.epoch.sealers.len()));
-        }
-        let Some(first) = votes.first().copied() else { return };
-        if first.kind != VoteKind::Commit || first.epoch != self.epoch_hash {
-            return votes.iter().for_each(|vote| self.on_vote(from, *vote, frame));
-        }
+    /// Votes that somebody passed on: a quorum that decides or finalises, in whatever view it was reached.
+    pub(super) fn on_votes(&mut self, from: NodeId, votes: &[Vote]) {
+        let Some(first) = votes.first().copied().filter(|first| first.epoch == self.epoch_hash) else { return };
+        let is_near = first.height > self.committed_height && first.height <= self.last_tracked();
         let slot = self.slots.get(&first.height);
-        if first.height <= self.committed_height || first.height > self.last_tracked() || slot.is_some_and(|slot| slot.ordered.is_some()) {
+        let is_known = match first.kind {
+            VoteKind::Commit => slot.is_some_and(|slot| slot.ordered.is_some()),
+            VoteKind::Checkpoint => slot.is_some_and(|slot| slot.finality.is_some()),
+            VoteKind::Propose | VoteKind::Prepare => true,
+        };
+        if !is_near || is_known {
             return;
         }
         let same =
             |vote: &&Vote| (vote.kind, vote.height, vote.view, vote.subject) == (first.kind, first.height, first.view, first.subject);
         let verifier = self.verifier();
-        let mut good: Vec<Vote> = votes.iter().filter(same).filter(|vote| verifier.is_good(vote)).copied().collect();
+        // More than there are sealers cannot be distinct and is not looked at.
+        let candidates = votes.iter().take(self.epoch.sealers.len());
+        let mut good: Vec<Vote> = candidates.filter(same).filter(|vote| verifier.is_good(vote)).copied().collect();
         good.sort_unstable_by_key(|vote| vote.sealer);
         good.dedup_by_key(|vote| vote.sealer);
         if good.len() < self.quorum() {
-            return self.refuse(from, format!("a commit certificate for height {} has {} good signers", first.height, good.len()));
+            return self.refuse(from, format!("{} {}s for height {} are no quorum", good.len(), first.kind.name(), first.height));
         }
-        self.decided(first.height, first.subject.into(), good);
+        match first.kind {
+            VoteKind::Commit => self.decided(first.height, first.subject.into(), good),
+            _ => self.slots.entry(first.height).or_default().finality = Some((first.subject.into(), good)),
+        }
     }
 
     /// Two statements of one sealer that contradict each other are evidence, once for each place.

@@ -140,7 +140,7 @@ impl Slot {
     /// Checkpoints: all of them once the block is final, else this node's own.
     fn signatures_for(&self, own: u32) -> Option<Message> {
         match &self.finality {
-            Some(votes) => Some(Message::Votes(votes.clone())),
+            Some((_, votes)) => Some(Message::Votes(votes.clone())),
             None => self.votes.get(VoteKind::Checkpoint, own).copied().map(Message::Vote),
         }
     }

@@ -172,8 +172,9 @@ pub struct Slot {
     /// Hash and header, once executed.
     pub executed: Option<(B256, BlockHeader)>,
     pub next_epoch: Option<Epoch>,
-    /// Good signatures of a quorum over the executed hash, once final.
-    pub finality: Option<Vec<Vote>>,
+    /// A hash with good signatures of a quorum over it: from a downloaded block, from somebody who passed them on, or counted here.
+    /// Complete in itself, so that a sealer who signed another hash as well cannot take its signature out.
+    pub finality: Option<(B256, Vec<Vote>)>,
     /// When this node last said something about it, on the engine's own clock.
     pub touched_ms: u64,
 }

@@ -88,8 +88,7 @@ impl PbftEngine {
     pub(super) fn on_timeout(&mut self) {
         let wanted = match &self.changing {
             None => {
-                let late = self.first_unordered();
-                self.suspect(self.leader(self.view, late));
+                self.suspect_leader();
                 self.view.max(self.promises.floor)
             }
             Some(changing) if changing.own.is_none() => changing.to,
@@ -109,6 +108,11 @@ impl PbftEngine {
     fn first_unordered(&self) -> u64 {
         let first = self.committed_height.saturating_add(1);
         (first..).find(|height| self.slots.get(height).is_none_or(|slot| slot.ordered.is_none())).unwrap_or(first)
+    }
+
+    fn suspect_leader(&mut self) {
+        let late = self.first_unordered();
+        self.suspect(self.leader(self.view, late));
     }
 
     fn suspect(&mut self, sealer: u32) {
@@ -185,6 +189,10 @@ impl PbftEngine {
         let mut higher: Vec<u64> = self.views.changes.values().map(|change| change.to_view).filter(|view| *view > to).collect();
         higher.sort_unstable_by(|a, b| b.cmp(a));
         if let Some(view) = higher.get(self.epoch.max_faulty()).copied() {
+            // Whoever was about to give up as well says who it waited for.
+            if self.changing.is_none() && self.timer.is_half_over(self.epoch.consensus_timeout_ms) {
+                self.suspect_leader();
+            }
             self.start_change(view);
         }
     }

@@ -426,6 +426,9 @@ impl Cluster {
         let vote = match Message::decode(payload) {
             Ok(Message::Propose(vote, _) | Message::Vote(vote)) => vote,
             Ok(Message::ViewChange(change)) => {
+                if std::env::var("PBFT_TRACE").is_ok() {
+                    println!("{} VC to {} suspects {:?}; {}", self.now_ms - START_MS, change.to_view, change.suspects, self.describe(host));
+                }
                 let highest = self.changed.entry((node, change.epoch)).or_default();
                 *highest = change.to_view.max(*highest);
                 return;

@@ -10,7 +10,7 @@ use millrace_base::{
 
 use super::super::{MAX_AHEAD_MS, PbftConfig, PbftEngine};
 use crate::digest::Domain;
-use crate::engine::{Engine, FinalBlock, Gathered, Input, Proposal};
+use crate::engine::{FinalBlock, Gathered, Input, Proposal};
 use crate::epoch::Epoch;
 
 /// Deterministic numbers from one seed (splitmix64).

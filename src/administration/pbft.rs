@@ -208,6 +208,7 @@ impl PbftEngine {
                 slot.prepared = Some(prepared);
                 let digest = slot.prepared.as_ref().map(|prepared| prepared.digest).expect("just set");
                 slot.adopt(digest, Standing::Linked);
+                (slot.is_gathering, slot.is_reserved) = (true, true);
             } else {
                 slot.prepared = Some(prepared);
             }

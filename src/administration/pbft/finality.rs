@@ -20,7 +20,7 @@ impl PbftEngine {
             let Some(slot) = self.slots.get_mut(&height).filter(|slot| slot.ordered.is_some()) else { return };
             let (Some(header), Some(transactions)) = (&slot.header, &slot.transactions) else { return };
             let proposal = Proposal { header: header.clone(), transactions: transactions.clone() };
-            slot.is_handed_out = true;
+            (slot.is_handed_out, slot.is_reserved) = (true, true);
             self.next_to_execute += 1;
             self.effects.push(Effect::Execute(Box::new(proposal)));
         }

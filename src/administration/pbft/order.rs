@@ -11,7 +11,7 @@ use super::PbftEngine;
 use super::message::{Brief, Certificate, Content, Message, Vote, VoteKind};
 use super::records::Record;
 use super::signing::sign;
-use super::slot::{Ordered, Prepared, Slot, Standing};
+use super::slot::{Ordered, Prepared, Standing};
 use crate::engine::{Effect, Gathered, ProposalHeader};
 
 /// What a proposal builds on.
@@ -181,6 +181,7 @@ impl PbftEngine {
         slot.transactions = Some(transactions);
         // The pool reserved them when it handed them out.
         slot.is_gathering = true;
+        slot.is_reserved = true;
         slot.frame = Some(frame.clone());
         slot.votes.insert_valid(vote);
         slot.touched_ms = self.timer.now_ms();
@@ -195,8 +196,9 @@ impl PbftEngine {
                     header.transactions.len() == transactions.len()
                         && header.transactions.iter().zip(&transactions).all(|(hash, transaction)| *hash == transaction.hash())
                 });
-                if is_same && slot.transactions.is_none() {
-                    slot.transactions = Some(transactions);
+                if is_same {
+                    slot.is_reserved = true;
+                    slot.transactions.get_or_insert(transactions);
                 }
             }
             // A quorum found it good, or this node did before: what the pool says now cannot change that.
@@ -277,7 +279,8 @@ impl PbftEngine {
     /// Asks for the transactions of a proposal, or for its content when only its digest is known.
     fn gather(&mut self, height: u64) {
         let below = height - 1;
-        let is_next = below <= self.committed_height || height == self.epoch.start || self.slots.get(&below).is_some_and(Slot::is_ready);
+        let is_next =
+            below <= self.committed_height || height == self.epoch.start || self.slots.get(&below).is_some_and(|slot| slot.is_reserved);
         let Some(slot) = self.slots.get_mut(&height) else { return };
         let stands = slot.standing == Standing::Linked || slot.ordered.is_some();
         if slot.is_gathering || !stands || slot.imported.is_some() || (slot.header.is_some() && !is_next) {
@@ -405,7 +408,7 @@ impl PbftEngine {
     pub(super) fn void_from(&mut self, height: u64) {
         for slot in self.slots.range_mut(height..).map(|(_, slot)| slot) {
             slot.drop_proposal();
-            slot.is_gathering = false;
+            (slot.is_gathering, slot.is_reserved) = (false, false);
         }
         self.asked = self.asked.filter(|(asked, _)| *asked < height);
         self.effects.push(Effect::Void { above: height - 1 });
@@ -461,7 +464,8 @@ impl PbftEngine {
         }
         let has_spoken = [VoteKind::Prepare, VoteKind::Commit].iter().any(|kind| self.promises.said(*kind, height, self.view).is_some());
         let below = height - 1;
-        let is_next = below <= self.committed_height || height == self.epoch.start || self.slots.get(&below).is_some_and(Slot::is_ready);
+        let is_next =
+            below <= self.committed_height || height == self.epoch.start || self.slots.get(&below).is_some_and(|slot| slot.is_reserved);
         let Some(parent) = self.parent(height).filter(|_| is_next && !has_spoken && self.may_vote(height).is_some()) else { return };
         self.asked = Some((height, self.view));
         let limit = self.epoch.tx_count_limit;

@@ -56,7 +56,7 @@ impl PbftEngine {
 
     /// Asks again for what did not come, with everybody who may have it by now.
     fn repeat_wishes(&mut self) {
-        let lacks = |slot: &&Slot| slot.is_gathering && slot.transactions.is_none();
+        let lacks = |slot: &&Slot| slot.is_gathering && !slot.is_reserved;
         let heights: Vec<u64> = self
             .slots
             .range(self.committed_height.saturating_add(1)..)

@@ -161,6 +161,8 @@ pub struct Slot {
     pub transactions: Option<Vec<VerifiedTx>>,
     /// Whether the pool was asked for its transactions.
     pub is_gathering: bool,
+    /// Whether the pool holds them for this height, so that it gives them to no proposal above.
+    pub is_reserved: bool,
     pub votes: Votes,
     pub prepared: Option<Prepared>,
     /// Digest whose transactions are in the vote log.
@@ -191,6 +193,7 @@ impl Slot {
         self.standing = Standing::Unlinked;
         self.transactions = None;
         self.is_gathering = false;
+        self.is_reserved = false;
     }
 
     /// Makes `digest` the slot's proposal, with what is known of its content.
@@ -206,11 +209,6 @@ impl Slot {
             self.header = Some(prepared.header.clone());
             self.transactions = Some(prepared.transactions.clone());
         }
-    }
-
-    /// Whether its transactions are reserved here, so that what is proposed above it cannot repeat them.
-    pub fn is_ready(&self) -> bool {
-        self.ordered.is_some() || (self.standing == Standing::Linked && self.transactions.is_some())
     }
 
     /// The content of a proposal, wherever this node keeps it.

@@ -113,7 +113,8 @@ impl GroupExecution {
 
     fn void(&mut self, above: u64) {
         self.ahead.split_off(&(above + 1));
-        self.epoch_ended_at = None;
+        // Ordering may void heights above the one that ended the epoch before it has heard of that end.
+        self.epoch_ended_at = self.epoch_ended_at.filter(|end| *end < above);
     }
 
     fn committed(&mut self, height: u64) {

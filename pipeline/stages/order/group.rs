@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use millrace_administration::digest::Domain;
-use millrace_administration::pbft::{PbftConfig, PbftEngine, WINDOW};
+use millrace_administration::pbft::{MAX_AHEAD_MS, PbftConfig, PbftEngine, WINDOW};
 use millrace_administration::sealer::{Decision, SealerView, decide};
 use millrace_administration::{Effect, Engine, Input};
 use millrace_base::limits::{MAX_BLOCK_TRANSACTIONS, MAX_WIRE_BYTES};
@@ -59,10 +59,13 @@ impl GroupOrder {
             domain,
             key: ledger.config().key.clone(),
             epoch: (*ledger.epoch()).clone(),
-            head_height: head.header.number,
+            head: head.header.clone(),
             head_hash: head.hash,
-            head_timestamp_ms: head.header.timestamp_ms,
+            // A group of one sealer proves its height to nobody.
+            head_signatures: Vec::new(),
             records,
+            window: WINDOW,
+            max_ahead_ms: MAX_AHEAD_MS,
         });
         let min_interval_ms = ledger.config().min_interval_ms;
         Self {
@@ -113,10 +116,11 @@ impl GroupOrder {
             ToOrder::Wake(_) => self.ledger.accept_wake(),
             ToOrder::Executed(executed) => {
                 let (height, hash) = (executed.block.block.header.number, executed.block.block.hash);
+                let header = Box::new(executed.block.block.header.clone());
                 let next_epoch = executed.next_epoch.clone();
                 if self.in_flight.contains(&height) {
                     self.executed.insert(height, executed);
-                    self.advance(Input::Executed { height, hash, next_epoch }, now_ms, outbox);
+                    self.advance(Input::Executed { height, header, hash, next_epoch }, now_ms, outbox);
                 }
             }
             ToOrder::Committed { height, .. } => {
@@ -172,7 +176,12 @@ impl GroupOrder {
                     return;
                 }
                 // A group of one sealer has nobody to talk to.
-                Effect::Send { .. } | Effect::Broadcast(_) | Effect::Gather { .. } | Effect::Refused { .. } | Effect::Evidence { .. } => {}
+                Effect::Send { .. }
+                | Effect::Broadcast(_)
+                | Effect::Gather { .. }
+                | Effect::Restore { .. }
+                | Effect::Refused { .. }
+                | Effect::Evidence { .. } => {}
             }
         }
     }

@@ -338,6 +338,12 @@ impl Cluster {
 
     fn carry_out_one(&mut self, host: usize, effect: Effect) {
         let life = self.hosts[host].life;
+        if std::env::var("PBFT_TRACE").is_ok()
+            && matches!(effect, Effect::Void { .. } | Effect::Execute(_) | Effect::Seal { .. } | Effect::Finalize { .. })
+        {
+            let text = format!("{effect:?}");
+            println!("{} host {host} life {life} {}", self.now_ms - START_MS, text.get(..120).unwrap_or(&text));
+        }
         match effect {
             Effect::Record { .. } => unreachable!("records were taken out"),
             Effect::Send { to, payload } => self.send(host, &[to], &payload),

@@ -226,7 +226,8 @@ impl Host {
 
     pub fn void(&mut self, above: u64) {
         self.wanted = None;
-        self.epoch_ended_at = None;
+        // What was ordered above the end of an epoch stays unexecuted until that itself is declared void.
+        self.epoch_ended_at = self.epoch_ended_at.filter(|end| *end < above);
         self.ahead.split_off(&(above + 1));
         self.gathering.split_off(&(above + 1));
         let heights: Vec<u64> = self.reserved.range(above + 1..).map(|(height, _)| *height).collect();

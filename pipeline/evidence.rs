@@ -4,6 +4,7 @@
 //! in hex. Bounded: the first cases of a group are kept, one for each offender and matter; the log and the counters name the rest.
 //! Written by the order stage.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -56,11 +57,13 @@ impl EvidenceLog {
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(error),
         };
-        if !self.known.contains_key(&group) {
-            let text = if length == 0 { String::new() } else { fs::read_to_string(&path)? };
-            self.known.insert(group, text.lines().filter_map(key_of).collect());
-        }
-        let known = self.known.entry(group).or_default();
+        let known = match self.known.entry(group) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let text = if length == 0 { String::new() } else { fs::read_to_string(&path)? };
+                place.insert(text.lines().filter_map(key_of).collect())
+            }
+        };
         let line = format!("{now_ms} {key} | {} | {}\n", hex::encode(&case.statements[0]), hex::encode(&case.statements[1]));
         if known.len() >= MAX_CASES || known.contains(&key) || length + line.len() as u64 > MAX_FILE_BYTES {
             return Ok(false);

@@ -1,4 +1,5 @@
-//! The order stage over a scripted engine, real pools and ledgers, and a single thread.
+//! The order stage over a scripted engine, real pools and ledgers, on a single thread, by [`bench`]; [`oracle`] compares its judgement
+//! with one that knows every block.
 
 #[path = "tests/bench.rs"]
 mod bench;

@@ -346,8 +346,8 @@ impl Bench {
 
     fn script<T>(&self, id: i64, work: impl FnOnce(&mut Script) -> T) -> T {
         let script = Arc::clone(&self.scripts.lock()[&group(id)]);
-        let result = work(&mut script.lock());
-        result
+        let mut script = script.lock();
+        work(&mut script)
     }
 
     pub fn set_deadline(&self, id: i64, deadline_ms: Option<u64>) {

@@ -7,7 +7,7 @@
 
 pub mod channel;
 pub mod genesis;
-mod group;
+pub mod group;
 pub mod ini;
 pub mod nearest;
 pub mod schema;
@@ -46,6 +46,8 @@ pub struct NodeConfig {
     pub file: PathBuf,
     /// Where all groups keep their data (`group.group_data_path`).
     pub data_dir: PathBuf,
+    /// Where the genesis and settings of groups lie (`group.group_config_path`).
+    pub group_dir: PathBuf,
     /// `chain.id`: signed into every transaction.
     pub chain_id: ChainId,
     /// `compatibility.supported_version`, from 2.9.0 on.
@@ -95,7 +97,7 @@ pub struct RpcConfig {
     pub requests_per_second: Option<u64>,
     /// Whether groups that this node is not a member of are served too.
     pub act_as_group_member: bool,
-    /// Whether methods that generate, start and stop groups are refused.
+    /// Whether methods that change groups and peers are refused on the doors for clients; the operator port always takes them.
     pub disable_dynamic_group: bool,
 }
 
@@ -214,6 +216,7 @@ impl NodeConfig {
             name: names.subject,
             file: file.to_owned(),
             data_dir,
+            group_dir,
             chain_id,
             supported_version,
             key,
@@ -291,7 +294,7 @@ fn rpc_config(ini: &Checked, cores: usize) -> RpcConfig {
         threads: ini.number("rpc", "jsonrpc_thread_count").map_or(cores.min(8), as_usize),
         requests_per_second: ini.number("flow_control", "limit_req"),
         act_as_group_member: ini.flag("rpc", "act_as_group_member").unwrap_or(false),
-        disable_dynamic_group: ini.flag("rpc", "disable_dynamic_group").unwrap_or(false),
+        disable_dynamic_group: ini.flag("rpc", "disable_dynamic_group").unwrap_or(true),
     }
 }
 

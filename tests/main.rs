@@ -3,6 +3,7 @@
 mod client;
 mod disk;
 mod full_pool;
+mod groups;
 mod network;
 mod replay;
 mod sdk;

@@ -110,6 +110,11 @@ impl Network {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Where the operator is served: JSON-RPC with management, metrics, health.
+    pub fn operator(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port + 1_000)
+    }
+
     /// Kills the node as a power cut would, as far as the process goes.
     pub fn kill(&mut self) {
         let mut child = self.child.take().unwrap();

@@ -47,7 +47,8 @@ pub fn config_ini(node: &NodeText<'_>) -> String {
     channel_listen_port={}
     jsonrpc_listen_ip={}
     jsonrpc_listen_port={}
-    disable_dynamic_group=false
+    ; true: groups and peers are changed on the operator port alone; false: clients may too, as in 2.x
+    disable_dynamic_group=true
 [p2p]
     listen_ip={}
     listen_port={}

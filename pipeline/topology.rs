@@ -202,7 +202,7 @@ pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), Topolo
     order.reads(&to_order, |item| item);
     order.reads(&frame_lanes, ToOrder::Frame);
     let outputs = OrderOutputs { execute: order.writes(&to_execute), commit: order.writes(&to_commit), notify: order.writes(&to_notify) };
-    let order_parts = OrderParts { votes, evidence, peers, clock, engines: pbft_engines() };
+    let order_parts = OrderParts { votes: Box::new(votes), evidence, peers, clock, engines: pbft_engines() };
     let mut once = Some(OrderStage::new(order_parts, outputs));
     order.instances(move |_| once.take().expect("the stage has one worker"));
 

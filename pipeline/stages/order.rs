@@ -12,6 +12,7 @@ mod flights;
 mod gather;
 mod group;
 mod outbox;
+mod records;
 mod refusals;
 
 #[cfg(test)]
@@ -29,7 +30,7 @@ use millrace_administration::engine::Engine;
 use millrace_administration::pbft::{PbftConfig, PbftEngine};
 use millrace_base::clock::Clock;
 use millrace_base::{Bytes, GroupId, VerifiedTx};
-use millrace_ledger::{Ledger, VoteLog};
+use millrace_ledger::Ledger;
 
 use crate::evidence::{Case, EvidenceLog};
 use crate::messages::{Done, ToCommit, ToExecute, ToNotify, ToOrder};
@@ -38,7 +39,9 @@ use crate::runtime::{Batch, Fanout, Sender, Stage};
 use group::GroupOrder;
 use outbox::{Out, Outbox};
 
-/// How often expired transactions are looked for, and every group is looked at whatever its deadlines say.
+pub use records::RecordLog;
+
+/// How often expired transactions are looked for.
 const ROUND_MS: u64 = 1_000;
 
 /// How long to wait before a failed sync of the vote log is tried again.
@@ -77,7 +80,7 @@ pub struct OrderOutputs {
 /// What the stage works with.
 pub struct OrderParts {
     /// Records of all groups.
-    pub votes: VoteLog,
+    pub votes: Box<dyn RecordLog>,
     /// Evidence against sealers.
     pub evidence: EvidenceLog,
     /// Other nodes.
@@ -97,15 +100,18 @@ pub struct OrderStage {
     outputs: OrderOutputs,
     outbox: Outbox,
     next_round_ms: u64,
+    /// The clock at the last look.
+    looked_ms: u64,
     retry_sync_at_ms: Option<u64>,
 }
 
 impl OrderStage {
     /// A stage without groups; they come as [`ToOrder::Open`].
     pub fn new(parts: OrderParts, outputs: OrderOutputs) -> Self {
-        let next_round_ms = parts.clock.now_ms() + ROUND_MS;
+        let looked_ms = parts.clock.now_ms();
+        let next_round_ms = looked_ms + ROUND_MS;
         let (groups, closing, outbox) = (BTreeMap::new(), BTreeMap::new(), Outbox::default());
-        Self { parts, groups, closing, outputs, outbox, next_round_ms, retry_sync_at_ms: None }
+        Self { parts, groups, closing, outputs, outbox, next_round_ms, looked_ms, retry_sync_at_ms: None }
     }
 
     fn take(&mut self, input: ToOrder, now_ms: u64) {
@@ -209,28 +215,34 @@ impl OrderStage {
         }
     }
 
+    /// How long a failed sync keeps everything back still.
+    fn held_back_ms(&self, now_ms: u64) -> Option<u64> {
+        let wait_ms = self.retry_sync_at_ms?.saturating_sub(now_ms);
+        (1..=SYNC_RETRY_MS).contains(&wait_ms).then_some(wait_ms)
+    }
+
     /// Does what is due by the clock. Milliseconds after which it wants to be called again, at least one.
     pub fn on_time(&mut self) -> u64 {
         let now_ms = self.parts.clock.now_ms();
-        if let Some(at_ms) = self.retry_sync_at_ms {
-            if now_ms < at_ms && at_ms <= now_ms + SYNC_RETRY_MS {
-                return at_ms - now_ms;
-            }
+        if let Some(wait_ms) = self.held_back_ms(now_ms) {
+            return wait_ms;
+        }
+        if self.retry_sync_at_ms.is_some() {
             self.flush(now_ms);
             if self.retry_sync_at_ms.is_some() {
                 return SYNC_RETRY_MS;
             }
         }
-        // A clock that was set back must not delay the round.
-        let is_round = now_ms >= self.next_round_ms || self.next_round_ms > now_ms + ROUND_MS;
-        if is_round {
+        // Times that were set before the clock was set back mean nothing any more.
+        let is_set_back = now_ms < std::mem::replace(&mut self.looked_ms, now_ms);
+        if is_set_back || now_ms >= self.next_round_ms {
             self.expire(now_ms);
             self.next_round_ms = now_ms + ROUND_MS;
         }
-        let is_due = |order: &GroupOrder| is_round || order.due_ms().is_some_and(|due_ms| due_ms <= now_ms);
+        let is_due = |order: &GroupOrder| is_set_back || order.due_ms().is_some_and(|due_ms| due_ms <= now_ms);
         let due: Vec<GroupId> = self.groups.iter().filter(|(_, order)| is_due(order)).map(|(group, _)| *group).collect();
         for group in &due {
-            match is_round {
+            match is_set_back {
                 true => self.with(*group, |order, outbox| order.on_any_time(now_ms, outbox)),
                 false => self.with(*group, |order, outbox| order.on_time(now_ms, outbox)),
             }
@@ -265,7 +277,9 @@ impl Stage for OrderStage {
         for input in batch.drain(..) {
             self.take(input, now_ms);
         }
-        self.flush(now_ms);
+        if self.held_back_ms(now_ms).is_none() {
+            self.flush(now_ms);
+        }
     }
 
     fn tick(&mut self, now: Instant) -> Option<Instant> {

@@ -135,6 +135,13 @@ impl GroupOrder {
         self.committing.is_empty() && (is_idle || !is_alone)
     }
 
+    /// Heights that the group remembers something of.
+    #[cfg(test)]
+    pub fn remembers(&self) -> usize {
+        let flights = (self.flights.top() - self.flights.base()) as usize;
+        flights + self.gathers.len() + self.executed.len() + self.executing.len() + self.committing.len()
+    }
+
     /// The node is stopping: what was accepted is sealed without waiting for more.
     pub fn hurry(&mut self) {
         self.min_interval_ms = 0;

@@ -23,11 +23,11 @@ use crate::ending::{EndReason, Ending};
 use crate::frame::assembler::{Assembler, Gate, Received};
 use crate::frame::{Header, Malformed, Unit, WireFrame, control};
 use crate::hello::{Binding, Hello, VERSION};
-use crate::limits::{BATCH_BYTES, DRAIN, TURN_BYTES};
+use crate::limits::{BATCH_BYTES, DRAIN, RETIREMENT, TURN_BYTES};
 use crate::link::{Link, LinkError, ReadState, Scratch};
 use crate::queue::SendQueue;
 use crate::session::{Direction, Parts, Session, request};
-use crate::shared::Shared;
+use crate::shared::{Shared, Standing};
 use crate::tls::{PeerNames, explain, verifier};
 
 mod heartbeat;
@@ -81,6 +81,8 @@ pub(crate) struct Connection {
     urgent: Vec<u8>,
     /// The peer has to be told its groups.
     owes_groups: bool,
+    /// Until when it is read although another connection carries the session.
+    retires: Option<Instant>,
 }
 
 impl Connection {
@@ -100,6 +102,7 @@ impl Connection {
             heartbeat: Heartbeat::new(now),
             urgent: Vec::new(),
             owes_groups: false,
+            retires: None,
         }
     }
 
@@ -277,7 +280,9 @@ impl Connection {
         match &self.phase {
             Phase::Open(session) => {
                 session.announce(announced);
-                regrouped(context.shared, session);
+                if self.retires.is_none() {
+                    regrouped(context.shared, session);
+                }
                 Ok(())
             }
             Phase::Groups(hello) => {
@@ -293,11 +298,15 @@ impl Connection {
                     queue: SendQueue::new(&context.shared.limits),
                     announced,
                 }));
-                context.shared.open(&session)?;
+                if context.shared.open(&session)? == Standing::Retired {
+                    self.retires = Some(context.now + RETIREMENT);
+                }
                 self.place.iter_mut().for_each(Place::settle);
                 self.heartbeat = Heartbeat::new(context.now);
-                tracing::info!(peer = %session.names.name, agency = %session.names.agency, node = %session.peer, address = %self.address,
-                    direction = ?self.direction, "peer connected");
+                if self.retires.is_none() {
+                    tracing::info!(peer = %session.names.name, agency = %session.names.agency, node = %session.peer,
+                        address = %self.address, direction = ?self.direction, "peer connected");
+                }
                 // Told once more: they may have changed between the first message and now.
                 self.owes_groups = true;
                 self.phase = Phase::Open(session);
@@ -342,6 +351,9 @@ impl Connection {
             let reason = session.cut_reason();
             return Err(Ending::new(reason, "this node ended it"));
         }
+        if requests & request::RETIRE != 0 {
+            self.retires.get_or_insert(context.now + RETIREMENT);
+        }
         if requests & request::REGROUP != 0 {
             self.owes_groups = true;
             regrouped(context.shared, &session);
@@ -360,6 +372,9 @@ impl Connection {
         match &self.phase {
             Phase::Draining(until) if context.now >= *until => Err(Ending::new(EndReason::Closed, "drained")),
             Phase::Draining(_) => Ok(()),
+            Phase::Open(_) if self.retires.is_some_and(|until| context.now >= until) => {
+                Err(Ending::new(EndReason::Replaced, "another connection with the node is open"))
+            }
             Phase::Open(_) => {
                 let stalled =
                     self.link.blocked_since.is_some_and(|since| context.now.saturating_duration_since(since) >= limits.stall_timeout);

@@ -253,7 +253,7 @@ impl Header {
             return Err(Malformed("the length of a frame is out of bounds"));
         }
         // No input of the algorithm expands to more than 255 times its size.
-        if expanded != 0 && (expanded <= total || expanded / 256 > total) {
+        if expanded != 0 && (expanded <= total || expanded.div_ceil(255) > total) {
             return Err(Malformed("the expanded length of a frame is not possible"));
         }
         Ok(Unit::Data { kind, group, total, expanded })

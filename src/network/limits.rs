@@ -39,6 +39,10 @@ pub const TICK: Duration = Duration::from_millis(200);
 /// How long a connection that we have ended is read, so that the other side can take up the reason before the kernel resets it.
 pub const DRAIN: Duration = Duration::from_secs(1);
 
+/// How long a connection whose session was taken over is still read: what was on its way arrives, and the other side has its own time to
+/// take the session over instead of losing it.
+pub const RETIREMENT: Duration = Duration::from_secs(1);
+
 /// A session that lived this long was a success: the next attempt to connect comes quickly.
 pub const STABLE: Duration = Duration::from_secs(5);
 

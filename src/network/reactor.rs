@@ -284,6 +284,7 @@ impl Reactor {
         if let Some(session) = connection.session() {
             let name = &session.names.name;
             return match ending.reason.is_usual() {
+                true if ending.reason == EndReason::Replaced => tracing::debug!(peer = %name, %address, "connection ended: {ending}"),
                 true => tracing::info!(peer = %name, node = %session.peer, %address, "peer disconnected: {ending}"),
                 false => tracing::warn!(peer = %name, node = %session.peer, %address, "peer disconnected: {ending}"),
             };

@@ -78,6 +78,8 @@ pub(crate) mod request {
     pub const PROBE: u8 = 4;
     /// Tell the peer its groups.
     pub const REGROUP: u8 = 8;
+    /// Another connection has taken the session over.
+    pub const RETIRE: u8 = 16;
 }
 
 /// See the module.

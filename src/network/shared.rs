@@ -77,6 +77,15 @@ impl LoopHandle {
     }
 }
 
+/// What a connection is to the node's sessions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Standing {
+    /// It carries the session with its peer.
+    Current,
+    /// Another connection does; this one is read until the other side knows as well.
+    Retired,
+}
+
 /// See the module.
 pub(crate) struct Shared {
     pub key: KeyPair,
@@ -145,29 +154,38 @@ impl Shared {
         }
     }
 
-    fn push(&self, session: &Session, frame: WireFrame) -> bool {
+    fn push(&self, session: &Arc<Session>, frame: WireFrame) -> bool {
         let (kind, bytes) = (frame.kind, frame.bytes.len());
-        let refused = {
-            // Held until the frame is queued: who removes a member afterwards finds it there and takes it out.
-            let groups = self.groups.hold();
-            if frame.group.is_some_and(|group| !groups.is_member(group, &session.peer)) {
-                Some(DropReason::PeerNotMember)
-            } else {
-                match session.queue.lock().push(frame, session.group_count.load(Ordering::Relaxed)) {
-                    Push::Taken => None,
-                    Push::Full => Some(DropReason::QueueFull),
-                    Push::Closed => Some(DropReason::NotConnected),
-                }
-            }
-        };
-        match refused {
-            None => {
-                self.counters.frame_out(kind, bytes);
-                self.request(session, request::FLUSH);
-            }
-            Some(reason) => self.counters.dropped(reason, 1),
+        let mut result = self.queue(session, frame.clone());
+        let mut session = Arc::clone(session);
+        // Another connection has taken the session over in this very moment.
+        if result == Err(DropReason::NotConnected)
+            && let Some(successor) = self.registry.get(&session.peer).filter(|successor| successor.token != session.token)
+        {
+            result = self.queue(&successor, frame);
+            session = successor;
         }
-        refused.is_none()
+        match result {
+            Ok(()) => {
+                self.counters.frame_out(kind, bytes);
+                self.request(&session, request::FLUSH);
+            }
+            Err(reason) => self.counters.dropped(reason, 1),
+        }
+        result.is_ok()
+    }
+
+    fn queue(&self, session: &Session, frame: WireFrame) -> Result<(), DropReason> {
+        // Held until the frame is queued: who removes a member afterwards finds it there and takes it out.
+        let groups = self.groups.hold();
+        if frame.group.is_some_and(|group| !groups.is_member(group, &session.peer)) {
+            return Err(DropReason::PeerNotMember);
+        }
+        match session.queue.lock().push(frame, session.group_count.load(Ordering::Relaxed)) {
+            Push::Taken => Ok(()),
+            Push::Full => Err(DropReason::QueueFull),
+            Push::Closed => Err(DropReason::NotConnected),
+        }
     }
 
     /// Asks the loop of a session to do something.
@@ -215,8 +233,8 @@ impl Shared {
         control(Unit::Groups, &wire::encode(&groups))
     }
 
-    /// A connection has proven its peer: decides whether the session opens.
-    pub fn open(&self, session: &Arc<Session>) -> Result<(), Ending> {
+    /// A connection has proven its peer: decides what becomes of it.
+    pub fn open(&self, session: &Arc<Session>) -> Result<Standing, Ending> {
         let _order = self.announcements.lock();
         if !self.lists.read().admits(&session.peer) {
             return Err(Ending::new(EndReason::NotAdmitted, "the lists of this node do not admit it"));
@@ -234,31 +252,31 @@ impl Shared {
                 self.sink.groups_changed(session.peer, &common);
             }
             Admission::TookOver(old) => {
-                self.cut(&old, EndReason::Replaced);
-                if old.instance != session.instance {
+                if old.instance == session.instance {
+                    self.request(&old, request::RETIRE);
+                } else {
+                    self.cut(&old, EndReason::Replaced);
                     self.sink.disconnected(session.peer);
                     self.sink.connected(session.peer);
                 }
                 self.sink.groups_changed(session.peer, &common);
                 self.request(session, request::FLUSH);
             }
-            Admission::Lost { existing, is_other_process } => return Err(self.lost(session, &existing, is_other_process)),
+            // The older session stays for now. Whether it lives is found out: it may be the rest of a connection that broke silently.
+            Admission::Lost { existing, is_other_process: false } => {
+                self.request(&existing, request::PROBE);
+                session.queue.lock().close();
+                return Ok(Standing::Retired);
+            }
+            Admission::Lost { existing, is_other_process: true } => {
+                existing.contested.lock().replace(session.address);
+                self.request(&existing, request::PROBE);
+                let detail = format!("another process with node id {} is connected from {}", session.peer, existing.address);
+                let is_known = existing.duplicate.lock().is_some();
+                return Err(Ending::new(if is_known { EndReason::DuplicateIdentity } else { EndReason::Contested }, detail));
+            }
         }
-        Ok(())
-    }
-
-    /// The older session stays for now. Whether it lives is found out: it may be the rest of a connection that broke silently.
-    fn lost(&self, session: &Session, existing: &Session, is_other_process: bool) -> Ending {
-        if is_other_process {
-            existing.contested.lock().replace(session.address);
-        }
-        self.request(existing, request::PROBE);
-        if !is_other_process {
-            return Ending::new(EndReason::Replaced, "another connection with the node is open");
-        }
-        let detail = format!("another process with node id {} is connected from {}", session.peer, existing.address);
-        let is_known = existing.duplicate.lock().is_some();
-        Ending::new(if is_known { EndReason::DuplicateIdentity } else { EndReason::Contested }, detail)
+        Ok(Standing::Current)
     }
 
     /// A session's connection has ended.

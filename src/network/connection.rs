@@ -269,6 +269,9 @@ impl Connection {
         if !shared.lists.read().admits(&hello.node_id) {
             return Err(Ending::new(EndReason::NotAdmitted, "the lists of this node do not admit it"));
         }
+        if self.direction == Direction::Outgoing && !shared.registry.begin_opening(hello.node_id, hello.instance, self.token) {
+            return Err(Ending::new(EndReason::Replaced, "the node is connected under another address"));
+        }
         self.link.encrypt(&shared.groups_message(&hello.node_id));
         self.phase = Phase::Groups(hello);
         Ok(())
@@ -298,7 +301,9 @@ impl Connection {
                     queue: SendQueue::new(&context.shared.limits),
                     announced,
                 }));
-                if context.shared.open(&session)? == Standing::Retired {
+                let opened = context.shared.open(&session);
+                context.shared.registry.end_opening(&session.peer, self.token);
+                if opened? == Standing::Retired {
                     self.retires = Some(context.now + RETIREMENT);
                 }
                 self.place.iter_mut().for_each(Place::settle);

@@ -21,8 +21,9 @@ const DOMAIN: &[u8] = b"millrace peer hello";
 pub(crate) type Instance = [u8; 16];
 
 /// What a node says about itself.
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Hello {
+    /// In front of everything else, so that any other version is recognised as one.
     pub version: u32,
     pub chain_id: ChainId,
     pub node_id: NodeId,
@@ -31,7 +32,7 @@ pub(crate) struct Hello {
 
 #[derive(Encode, Decode)]
 struct Signed {
-    /// An encoded [`Hello`]; what is signed.
+    /// A [`Hello`]: four bytes of version, then the rest encoded.
     body: Vec<u8>,
     signature: Signature,
 }
@@ -58,20 +59,24 @@ impl Binding {
 impl Hello {
     /// Signs for one side of a session.
     pub fn sign(&self, key: &KeyPair, binding: &Binding) -> Vec<u8> {
-        let body = wire::encode(self);
+        let mut body = self.version.to_be_bytes().to_vec();
+        body.extend_from_slice(&wire::encode(&(self.chain_id, self.node_id, self.instance)));
         let signature = key.sign(binding.digest(&body));
         wire::encode(&Signed { body, signature })
     }
 
     /// Reads and checks what a peer sent; `binding` is of the peer's side, `certified` the id in its certificate.
     pub fn verify(bytes: &[u8], binding: &Binding, certified: &NodeId, chain_id: ChainId) -> Result<Self, Ending> {
-        let malformed = |_| Ending::new(EndReason::Malformed, "the first message cannot be decoded");
-        let signed: Signed = wire::decode(bytes).map_err(malformed)?;
-        let hello: Self = wire::decode(&signed.body).map_err(malformed)?;
-        if hello.version != VERSION {
-            let detail = format!("the other node speaks version {} of the protocol between nodes, this one {VERSION}", hello.version);
+        let malformed = || Ending::new(EndReason::Malformed, "the first message cannot be decoded");
+        let signed: Signed = wire::decode(bytes).map_err(|_| malformed())?;
+        let (version, rest) = signed.body.split_first_chunk().ok_or_else(malformed)?;
+        let version = u32::from_be_bytes(*version);
+        if version != VERSION {
+            let detail = format!("the other node speaks version {version} of the protocol between nodes, this one {VERSION}");
             return Err(Ending::new(EndReason::Version, detail));
         }
+        let (chain_of, node_id, instance) = wire::decode(rest).map_err(|_| malformed())?;
+        let hello = Self { version, chain_id: chain_of, node_id, instance };
         if hello.chain_id != chain_id {
             let detail = format!("the other node is of chain {}, this one of chain {chain_id}", hello.chain_id);
             return Err(Ending::new(EndReason::OtherChain, detail));

@@ -49,7 +49,7 @@ use millrace_base::{GroupId, NodeId};
 /// What becomes of what arrives. Called on the threads of the network: it must return quickly and never wait.
 ///
 /// For one peer the calls come in order, `connected` first and `disconnected` last. [`PeerNetwork::send`] may be called from within;
-/// [`PeerNetwork::stop`] may not.
+/// [`PeerNetwork::stop`] and [`PeerNetwork::set_lists`] may not: they wait for a callback to return.
 pub trait FrameSink: Send + Sync {
     /// A frame of a peer; of a group only if the peer is its member.
     fn frame(&self, from: NodeId, frame: Frame);

@@ -200,7 +200,8 @@ impl PeerNetwork {
         Ok(())
     }
 
-    /// Puts new lists into effect: sessions that are not admitted any more are cut; nothing of theirs is delivered after the return.
+    /// Puts new lists into effect: sessions that are not admitted any more are cut; nothing of theirs is queued or delivered after the
+    /// return, but for a frame whose delivery had begun. Not to be called by the sink.
     pub fn set_lists(&self, lists: AccessLists) {
         self.shared.set_lists(lists);
     }

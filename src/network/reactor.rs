@@ -40,6 +40,8 @@ pub(crate) struct Reactor {
     listener: Option<TcpListener>,
     /// The listener may have connections waiting.
     accepts: bool,
+    /// It could not take one for want of something; tried again with the next tick.
+    accept_failed: bool,
     connections: HashMap<Token, Connection>,
     /// Connections to drive in this turn.
     due: BTreeSet<Token>,
@@ -57,6 +59,7 @@ impl Reactor {
             poll,
             listener,
             accepts: true,
+            accept_failed: false,
             connections: HashMap::new(),
             due: BTreeSet::new(),
             scratch: Scratch::default(),
@@ -145,8 +148,8 @@ impl Reactor {
                 Ok(found) => accepted.push(found),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // Anything else (no file handles, say) is tried again with the next tick.
                     self.accepts = false;
+                    self.accept_failed = error.kind() != ErrorKind::WouldBlock;
                     if error.kind() != ErrorKind::WouldBlock && self.warnings.may_write(now) {
                         tracing::warn!("a peer cannot be accepted: {error}; what to do: raise the limit on open files (ulimit -n)");
                     }
@@ -249,7 +252,7 @@ impl Reactor {
 
     fn tick(&mut self, now: Instant) {
         self.next_tick = now + TICK;
-        self.accepts = true;
+        self.accepts |= std::mem::take(&mut self.accept_failed);
         let tokens: Vec<Token> = self.connections.keys().copied().collect();
         for token in tokens {
             let Self { connections, shared, scratch, .. } = self;
@@ -269,6 +272,9 @@ impl Reactor {
         let session = connection.session().cloned();
         if let Some(session) = &session {
             self.shared.close(session);
+        }
+        if let Some(names) = connection.names() {
+            self.shared.registry.end_opening(&names.node_id, connection.token);
         }
         self.shared.counters.ended(ending.reason);
         let failures = connection.dialed.map(|address| self.shared.book.lock().ended(&address, &ending, now));

@@ -1,11 +1,12 @@
 //! The life of sessions: restarts, simultaneous connects, duplicates, lists, silent peers.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use millrace_base::KeyPair;
 
 use super::fixture::{Chain, Event, Pretence, RawPeer, eventually, group, join};
-use crate::{AccessLists, EndReason, Frame, FrameKind};
+use crate::{AccessLists, EndReason, Frame, FrameKind, PeerState};
 
 #[test]
 fn a_peer_that_restarts_is_connected_again() {
@@ -52,6 +53,33 @@ fn of_two_simultaneous_connections_both_sides_keep_the_same_one() {
         }
         let (first, second) = (&nodes[0].network.sessions()[0], &nodes[1].network.sessions()[0]);
         assert_eq!(first.direction, second.direction.reverse());
+    }
+}
+
+#[test]
+fn a_node_listed_under_two_addresses_has_one_session() {
+    let chain = Chain::new();
+    let listener = chain.start_with(&KeyPair::generate(), |config| config.listen = "0.0.0.0:0".parse().unwrap());
+    let port = listener.address().port();
+    let addresses: Vec<SocketAddr> = (1..=4).map(|last| SocketAddr::from(([127, 0, 0, last], port))).collect();
+    for loops in [1, 3] {
+        let nodes = [chain.start_with(&KeyPair::generate(), |config| {
+            config.peers = addresses.clone();
+            config.loops = loops;
+        })];
+        let node = &nodes[0];
+        eventually("each address is tried", || node.network.peers().iter().all(|peer| peer.node_id == Some(listener.id())));
+        eventually("and shown as connected", || node.network.peers().iter().all(|peer| peer.state == PeerState::Connected));
+        std::thread::sleep(Duration::from_millis(1_500));
+        let opened = [&listener, node].map(|one| {
+            let count = |name: &str| one.sink.events().iter().filter(|event| format!("{event:?}").starts_with(name)).count();
+            (count("Connected"), count("Disconnected"))
+        });
+        assert_eq!(opened[1], (1, 0), "with {loops} loops");
+        assert_eq!(listener.network.sessions().len(), 1);
+        assert_eq!(opened[0].1, opened[0].0 - 1);
+        drop(nodes);
+        eventually("it is gone", || listener.network.sessions().is_empty());
     }
 }
 

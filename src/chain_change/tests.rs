@@ -67,9 +67,9 @@ fn node_on_another_machine_gets_what_a_machine_needs() {
     let chain = chain(&output);
     fs::remove_file(output.join("cert/ca.key")).unwrap();
     let joined = chain
-        .add_node(&NewNode { ports: Some(Ports { p2p: 1, channel: 2, rpc: 3 }), ..new_node("bank", "127.0.0.2", &[group(1)]) })
+        .add_node(&NewNode { ports: Some(Ports { p2p: 1001, channel: 2001, rpc: 3001 }), ..new_node("bank", "127.0.0.2", &[group(1)]) })
         .unwrap();
-    assert_eq!(load(&joined).p2p.listen.port(), 1);
+    assert_eq!(load(&joined).p2p.listen.port(), 1001);
     for name in ["start_all.sh", "stop_all.sh", "sdk/sdk.key"] {
         assert!(output.join("127.0.0.2").join(name).is_file(), "{name}");
     }

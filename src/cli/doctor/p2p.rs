@@ -67,7 +67,11 @@ pub fn examine(arguments: &P2pArguments) -> Report {
     match NodeConfig::load(&arguments.dir.join("config.ini")) {
         Err(fault) => findings.fault(&fault),
         Ok(config) => {
-            findings.good(format!("config.ini, {} groups and the node's key can be read; node id {}", config.groups.len(), config.key.node_id()));
+            findings.good(format!(
+                "config.ini, {} groups and the node's key can be read; node id {}",
+                config.groups.len(),
+                config.key.node_id()
+            ));
             certificate(&config, &mut findings);
             validity(&config, &mut findings);
             port(&config, &mut findings);
@@ -101,7 +105,9 @@ fn certificate(config: &NodeConfig, findings: &mut Findings) {
     }
     match key_matches(&p2p.key, chain) {
         Ok(()) => findings.good(format!("{} is its key", p2p.key.display())),
-        Err(reason) => findings.wrong(format!("{}: {reason}", p2p.key.display()), format!("restore it from a backup, or {renew} --new-key")),
+        Err(reason) => {
+            findings.wrong(format!("{}: {reason}", p2p.key.display()), format!("restore it from a backup, or {renew} --new-key"))
+        }
     }
     if std::fs::metadata(&p2p.key).is_ok_and(|metadata| metadata.mode() & 0o077 != 0) {
         findings.wrong(format!("{} can be read by others", p2p.key.display()), format!("run `chmod 600 {}`", p2p.key.display()));
@@ -223,6 +229,8 @@ mod tests {
     fn each_fault_is_named_with_its_remedy() {
         let scratch = tempfile::tempdir().unwrap();
         let (good, other) = (node(&scratch.path().join("nodes")), one_node(&scratch.path().join("other")));
+        let empty = scratch.path().join("empty");
+        fs::write(&empty, "").unwrap();
         let broken = |name: &str, replacement: &Path, text: &str| {
             let (path, present) = (good.join(name), fs::read(good.join(name)).unwrap());
             fs::copy(replacement, &path).unwrap();
@@ -234,7 +242,7 @@ mod tests {
         broken("conf/p2p.key", &other.join("conf/p2p.key"), "does not belong to the certificate");
         broken("conf/p2p.crt", &other.join("conf/p2p.crt"), "names another node");
         broken("conf/p2p.crt", &good.join("conf/channel_cert/node.crt"), "names no node id");
-        broken("conf/p2p.key", Path::new("/dev/null"), "cannot be used");
+        broken("conf/p2p.key", &empty, "cannot be used");
         let taken = TcpListener::bind("0.0.0.0:18900").unwrap();
         assert!(report(&good).1.contains("the P2P port 0.0.0.0:18900 cannot be opened"));
         drop(taken);

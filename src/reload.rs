@@ -8,13 +8,15 @@
 //! | `config.ini.append_group` | groups whose files were added |
 //!
 //! Invariants: a signal file is removed before what it names is read, so a change made after the removal has a signal of its own;
-//! files with a mistake change nothing, and the log says where it is. The node calls [`Watcher::poll`] every [`INTERVAL`]; the commands
-//! under `millrace node` create the files with [`request`].
+//! files with a mistake change nothing, and the log says where it is. The node starts a [`Watcher`], which looks every [`INTERVAL`] on a
+//! thread of its own; `millrace node reload` creates the files with [`request`].
 
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use millrace_base::GroupId;
@@ -86,6 +88,25 @@ impl Watcher {
         Self { config: config.to_owned(), target }
     }
 
+    /// Looks every [`INTERVAL`] until the result is dropped.
+    ///
+    /// # Errors
+    /// No thread can be had.
+    pub fn start(self) -> Result<Running, Fault> {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&stopping);
+        let watch = move || {
+            while !flag.load(Ordering::Acquire) {
+                self.poll();
+                thread::park_timeout(INTERVAL);
+            }
+        };
+        let thread = thread::Builder::new().name("reload".into()).spawn(watch).map_err(|error| {
+            Fault::new(FaultKind::Operation, format!("cannot start a thread: {error}"), "raise the limit of threads of this user")
+        })?;
+        Ok(Running { stopping, thread: Some(thread) })
+    }
+
     /// Handles the signal files that are there and tells which were: three failed look-ups when there are none.
     pub fn poll(&self) -> Vec<Signal> {
         Signal::ALL.into_iter().filter(|signal| self.take(*signal) && self.handle(*signal)).collect()
@@ -119,6 +140,23 @@ impl Watcher {
             Err(fault) => tracing::error!("{} stay as they were: {fault}", signal.describe()),
         }
         done.is_ok()
+    }
+}
+
+/// A watcher that looks by itself; dropping it ends that, after what it is doing.
+pub struct Running {
+    stopping: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // A panic of the target was logged where it happened.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -249,15 +287,10 @@ mod tests {
         assert!(silent.contains("did not take the request"), "{silent}");
         assert!(Signal::ALL.iter().all(|signal| !signal.file(&config).exists()));
         let heard = Heard::default();
-        let watcher = Watcher::new(&config, Box::new(heard.clone()));
-        thread::scope(|scope| {
-            let asked = scope.spawn(|| request(&config, &Signal::ALL, Duration::from_secs(30)));
-            while !asked.is_finished() {
-                watcher.poll();
-                thread::yield_now();
-            }
-            asked.join().unwrap().unwrap();
-        });
+        let running = Watcher::new(&config, Box::new(heard.clone())).start().unwrap();
+        request(&config, &Signal::ALL, Duration::from_secs(30)).unwrap();
+        // The files are gone before they are handled; the end of the watcher is behind that.
+        drop(running);
         assert_eq!(heard.take().len(), 3);
     }
 }

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::ports;
+
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -19,23 +21,40 @@ struct Devnet {
     ready: Value,
 }
 
-fn first_port() -> u16 {
-    // Each test is a process of its own under nextest: the process id spreads their ports, four for each network.
-    20_000 + u16::try_from(std::process::id() % 2_000).unwrap() * 4
+/// Where a network lies and its first JSON-RPC port.
+struct Place {
+    scratch: tempfile::TempDir,
+    port: u16,
 }
 
-fn command(directory: &Path, arguments: &[&str]) -> Command {
-    let port = |offset: u16| (first_port() + offset).to_string();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
-    command.args(["devnet", "--json", "--rpc-port", &port(0), "--channel-port", &port(10_000), "--p2p-port", &port(20_000)]);
-    command.args(arguments).arg("--dir").arg(directory);
-    command
+impl Place {
+    fn new() -> Self {
+        Self { scratch: tempfile::tempdir().unwrap(), port: ports::first() }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let port = |offset: u16| (self.port + offset).to_string();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
+        command.args([
+            "devnet",
+            "--json",
+            "--rpc-port",
+            &port(0),
+            "--channel-port",
+            &port(ports::CHANNEL),
+            "--p2p-port",
+            &port(ports::P2P),
+        ]);
+        command.args(arguments).arg("--dir").arg(self.scratch.path().join("net"));
+        command
+    }
 }
 
 impl Devnet {
-    fn start(directory: &Path, arguments: &[&str]) -> Self {
-        let errors = directory.with_extension("err");
-        let mut child = command(directory, arguments).stdout(Stdio::piped()).stderr(fs::File::create(&errors).unwrap()).spawn().unwrap();
+    fn start(place: &Place, arguments: &[&str]) -> Self {
+        let errors = place.scratch.path().join("errors");
+        let mut command = place.command(arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(fs::File::create(&errors).unwrap()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let ready = serde_json::from_str(&line).unwrap_or_else(|_| panic!("not ready: {}", fs::read_to_string(&errors).unwrap()));
@@ -92,9 +111,8 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 #[test]
 fn four_nodes_with_two_groups_start_serve_and_stop_in_order() {
-    let scratch = tempfile::tempdir().unwrap();
-    let directory = scratch.path().join("net");
-    let mut first = Devnet::start(&directory, &["--nodes", "4", "--groups", "2"]);
+    let place = Place::new();
+    let mut first = Devnet::start(&place, &["--nodes", "4", "--groups", "2"]);
     println!("ready after {} ms", first.ready["readyAfterMs"]);
     let nodes = first.nodes();
     assert_eq!((nodes.len(), &first.ready["rpc"], &first.ready["groups"]), (4, &nodes[0]["rpc"], &serde_json::json!([1, 2])));
@@ -108,7 +126,7 @@ fn four_nodes_with_two_groups_start_serve_and_stop_in_order() {
     assert_eq!(first.stop("TERM"), Some(0), "{}", first.errors());
     assert!(!nodes.iter().any(is_serving));
 
-    let mut second = Devnet::start(&directory, &[]);
+    let mut second = Devnet::start(&place, &[]);
     assert_eq!(
         second.nodes().iter().map(|node| node["nodeId"].clone()).collect::<Vec<_>>(),
         nodes.iter().map(|node| node["nodeId"].clone()).collect::<Vec<_>>()
@@ -118,9 +136,9 @@ fn four_nodes_with_two_groups_start_serve_and_stop_in_order() {
 
 #[test]
 fn groups_lie_on_the_nodes_they_were_placed_on() {
-    let scratch = tempfile::tempdir().unwrap();
+    let place = Place::new();
     let placed = ["--nodes", "3", "--groups", "1", "--group", "2=node0,node1", "--group", "3=node1,node2"];
-    let mut network = Devnet::start(&scratch.path().join("net"), &placed);
+    let mut network = Devnet::start(&place, &placed);
     let nodes = network.nodes();
     let groups: Vec<Value> = nodes.iter().map(|node| ask(node, "getGroupList", 1)).collect();
     assert_eq!(groups, [serde_json::json!([1, 2]), serde_json::json!([1, 2, 3]), serde_json::json!([1, 3])]);
@@ -130,8 +148,8 @@ fn groups_lie_on_the_nodes_they_were_placed_on() {
 
 #[test]
 fn node_that_dies_is_named_and_the_others_go_on() {
-    let scratch = tempfile::tempdir().unwrap();
-    let mut network = Devnet::start(&scratch.path().join("net"), &["--nodes", "3"]);
+    let place = Place::new();
+    let mut network = Devnet::start(&place, &["--nodes", "3"]);
     let nodes = network.nodes();
     kill("KILL", nodes[1]["pid"].as_u64().unwrap().try_into().unwrap());
     wait_until("the obituary", || network.errors().contains("node1 ended on its own (signal: 9"));
@@ -143,8 +161,8 @@ fn node_that_dies_is_named_and_the_others_go_on() {
 
 #[test]
 fn nodes_stop_when_their_network_is_killed() {
-    let scratch = tempfile::tempdir().unwrap();
-    let mut network = Devnet::start(&scratch.path().join("net"), &["--nodes", "2"]);
+    let place = Place::new();
+    let mut network = Devnet::start(&place, &["--nodes", "2"]);
     let nodes = network.nodes();
     network.stop("KILL");
     wait_until("the end of the nodes", || !nodes.iter().any(is_serving));
@@ -157,15 +175,15 @@ fn nodes_stop_when_their_network_is_killed() {
 
 #[test]
 fn node_that_cannot_start_is_named_with_what_it_said() {
-    let scratch = tempfile::tempdir().unwrap();
-    let taken = TcpListener::bind(("127.0.0.1", first_port() + 1)).unwrap();
-    let mut child = command(&scratch.path().join("net"), &["--nodes", "3"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let place = Place::new();
+    let taken = TcpListener::bind(("127.0.0.1", place.port + 1)).unwrap();
+    let mut child = place.command(&["--nodes", "3"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut message = String::new();
     child.stderr.take().unwrap().read_to_string(&mut message).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(64));
     let port = taken.local_addr().unwrap().to_string();
     assert!(message.contains("node1 did not start (exit status: 66)") && message.contains(&port), "{message}");
-    assert!(TcpStream::connect(("127.0.0.1", first_port())).is_err(), "the others were stopped");
+    assert!(TcpStream::connect(("127.0.0.1", place.port)).is_err(), "the others were stopped");
 }
 
 fn millrace(directory: &Path, arguments: &[&str]) -> Output {
@@ -186,10 +204,9 @@ fn done(directory: &Path, arguments: &[&str]) -> String {
 
 #[test]
 fn chain_is_built_extended_renewed_and_shown() {
-    let scratch = tempfile::tempdir().unwrap();
-    let here = scratch.path();
-    let port = |offset: u16| first_port() + offset;
-    let ports = format!("{},{},{}", port(20_000), port(10_000), port(0));
+    let place = Place::new();
+    let (here, port) = (place.scratch.path(), place.port);
+    let ports = format!("{},{},{port}", port + ports::P2P, port + ports::CHANNEL);
     done(here, &["chain", "build", "--agency", "bank=1", "--agency", "shop=1", "--groups", "2", "-p", &ports]);
     done(here, &["chain", "add-agency", "hotel"]);
     let said = done(here, &["chain", "add-node", "--agency", "hotel", "--groups", "2"]);
@@ -217,7 +234,7 @@ fn chain_is_built_extended_renewed_and_shown() {
     let mut node = Devnet { child: node, errors: PathBuf::new(), ready: Value::Null };
     let said = BufReader::new(node.child.stdout.take().unwrap()).lines().map(Result::unwrap).find(|line| line.contains("running"));
     assert!(said.is_some());
-    let at = serde_json::json!({"rpc": format!("http://127.0.0.1:{}", port(2))});
+    let at = serde_json::json!({"rpc": format!("http://127.0.0.1:{}", port + 2)});
     let id = fs::read_to_string(here.join("nodes/127.0.0.1/node2/conf/node.nodeid")).unwrap();
     assert_eq!(ask(&at, "getNodeInfo", 2)["NodeID"], id.trim());
     assert_eq!(ask(&at, "getGroupList", 2), serde_json::json!([]), "it is a member of no group yet");

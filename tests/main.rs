@@ -5,6 +5,7 @@ mod devnet;
 mod disk;
 mod full_pool;
 mod network;
+mod ports;
 mod replay;
 mod sdk;
 

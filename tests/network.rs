@@ -4,14 +4,12 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::ports;
 
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Distance between the ports of networks that one test process starts.
-static NEXT: AtomicU16 = AtomicU16::new(0);
 
 /// What differs between the networks of tests.
 #[derive(Default)]
@@ -44,11 +42,9 @@ impl Network {
 
     /// Starts one node with groups 1..=`groups`, set up as a test needs it.
     pub fn start_with(groups: u16, setup: Setup<'_>) -> Self {
-        // Each test is a process of its own under nextest: the process id spreads their ports.
-        let spread = u16::try_from(std::process::id() % 2_000).unwrap() * 4 + NEXT.fetch_add(1, Ordering::Relaxed);
         let directory = setup.parent.map_or_else(tempfile::tempdir, tempfile::tempdir_in).unwrap();
         let arguments = setup.arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let mut network = Self { child: None, groups, directory, port: 20_000 + spread, arguments, errors: setup.errors };
+        let mut network = Self { child: None, groups, directory, port: ports::first(), arguments, errors: setup.errors };
         network.restart();
         if !setup.settings.is_empty() {
             network.halt();
@@ -73,7 +69,7 @@ impl Network {
         let port = |offset: u16| (self.port + offset).to_string();
         let mut child = Command::new(env!("CARGO_BIN_EXE_millrace"))
             .args(["devnet", "--nodes", "1", "--json", "--groups", &self.groups.to_string()])
-            .args(["--rpc-port", &port(0), "--channel-port", &port(10_000), "--p2p-port", &port(20_000)])
+            .args(["--rpc-port", &port(0), "--channel-port", &port(ports::CHANNEL), "--p2p-port", &port(ports::P2P)])
             .args(&self.arguments)
             .arg("--dir")
             .arg(self.directory())

@@ -50,7 +50,9 @@ pub fn prepare(arguments: &DevnetArguments) -> Result<Network, Fault> {
     }
     let root = fs::canonicalize(&arguments.dir)
         .map_err(|error| refuse(format!("cannot use {}: {error}", arguments.dir.display()), "check its permissions"))?;
-    let nodes: Vec<PathBuf> = ChainDirectory::open(&root)?.nodes()?.into_iter().map(|node| node.directory).collect();
+    // Nodes of other machines may have been added to the directory.
+    let here = ChainDirectory::open(&root)?.nodes()?.into_iter().filter(|node| node.ip.is_loopback());
+    let nodes: Vec<PathBuf> = here.map(|node| node.directory).collect();
     if let Some(text) = built {
         check_manifest(arguments, &manifest, &text, nodes.len())?;
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::ports;
+use crate::network::{NODES, reserve_ports};
 
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,26 +25,20 @@ struct Devnet {
 struct Place {
     scratch: tempfile::TempDir,
     port: u16,
+    _reservation: TcpListener,
 }
 
 impl Place {
     fn new() -> Self {
-        Self { scratch: tempfile::tempdir().unwrap(), port: ports::first() }
+        let reservation = reserve_ports();
+        let port = reservation.local_addr().unwrap().port() + 1;
+        Self { scratch: tempfile::tempdir().unwrap(), port, _reservation: reservation }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let port = |offset: u16| (self.port + offset).to_string();
         let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
-        command.args([
-            "devnet",
-            "--json",
-            "--rpc-port",
-            &port(0),
-            "--channel-port",
-            &port(ports::CHANNEL),
-            "--p2p-port",
-            &port(ports::P2P),
-        ]);
+        command.args(["devnet", "--json", "--rpc-port", &port(0), "--channel-port", &port(NODES), "--p2p-port", &port(2 * NODES)]);
         command.args(arguments).arg("--dir").arg(self.scratch.path().join("net"));
         command
     }
@@ -206,7 +200,7 @@ fn done(directory: &Path, arguments: &[&str]) -> String {
 fn chain_is_built_extended_renewed_and_shown() {
     let place = Place::new();
     let (here, port) = (place.scratch.path(), place.port);
-    let ports = format!("{},{},{port}", port + ports::P2P, port + ports::CHANNEL);
+    let ports = format!("{},{},{port}", port + 2 * NODES, port + NODES);
     done(here, &["chain", "build", "--agency", "bank=1", "--agency", "shop=1", "--groups", "2", "-p", &ports]);
     done(here, &["chain", "add-agency", "hotel"]);
     let said = done(here, &["chain", "add-node", "--agency", "hotel", "--groups", "2"]);

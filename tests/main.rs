@@ -5,7 +5,6 @@ mod devnet;
 mod disk;
 mod full_pool;
 mod network;
-mod ports;
 mod replay;
 mod sdk;
 

@@ -95,7 +95,7 @@ fn group_files(nodes: &[PresentNode], group: GroupId) -> Result<GroupFiles, Faul
         return Err(refuse(
             format!("no node in this chain's directory is in group {group}"),
             format!(
-                "name a group that is there, or copy group.{group}.genesis and .ini of a member into the conf directory of a node here"
+                "name a group that is there, or bring config.ini, conf/group.{group}.genesis and .ini of a member here, into <IP>/nodeN"
             ),
         ));
     };
@@ -144,11 +144,13 @@ fn place(new: &NewNode<'_>, nodes: &[PresentNode], sponsor: &Path) -> Result<Net
         return Err(refuse(what, "choose others with --ports P2P,CHANNEL,RPC"));
     }
     let like = ListenAddresses::read(&sponsor.join("config.ini"))?;
-    let address = |like: SocketAddr, port| match like.ip().is_unspecified() || like.ip().is_loopback() {
-        true => SocketAddr::new(like.ip(), port),
-        false => SocketAddr::new(new.ip, port),
+    // Everywhere, or at the machine's own address; JSON-RPC may also stay on the loopback address.
+    let address = |like: IpAddr, port| SocketAddr::new(if like.is_unspecified() { like } else { new.ip }, port);
+    let rpc = match like.rpc.ip().is_loopback() {
+        true => SocketAddr::new(like.rpc.ip(), ports.rpc),
+        false => address(like.rpc.ip(), ports.rpc),
     };
-    Ok(NetworkPlace { rpc: address(like.rpc, ports.rpc), channel: address(like.channel, ports.channel), p2p: address(like.p2p, ports.p2p) })
+    Ok(NetworkPlace { rpc, channel: address(like.channel.ip(), ports.channel), p2p: address(like.p2p.ip(), ports.p2p) })
 }
 
 /// The sponsor's configuration in the new place.

@@ -81,6 +81,28 @@ fn node_on_another_machine_gets_what_a_machine_needs() {
 }
 
 #[test]
+fn agency_makes_its_nodes_with_its_own_keys_and_the_public_files_of_a_member() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (output, own) = (scratch.path().join("nodes"), scratch.path().join("own"));
+    chain(&output);
+    let member = "127.0.0.1/node2";
+    for directory in ["cert/shop/channel", &format!("{member}/conf")] {
+        fs::create_dir_all(own.join(directory)).unwrap();
+    }
+    for name in ["agency.crt", "agency.key", "channel/ca.crt", "channel/ca.key"] {
+        fs::copy(output.join("cert/shop").join(name), own.join("cert/shop").join(name)).unwrap();
+    }
+    for name in
+        ["cert/ca.crt", &format!("{member}/config.ini"), &format!("{member}/conf/group.2.genesis"), &format!("{member}/conf/group.2.ini")]
+    {
+        fs::copy(output.join(name), own.join(name)).unwrap();
+    }
+    let joined = ChainDirectory::open(&own).unwrap().add_node(&new_node("shop", "10.0.0.7", &[group(2)])).unwrap();
+    assert_eq!((joined.directory.clone(), joined.endpoint.as_str()), (own.join("10.0.0.7/node0"), "10.0.0.7:30302"));
+    assert_eq!(load(&joined).p2p.peers, ["127.0.0.1:30302", "10.0.0.7:30302"]);
+}
+
+#[test]
 fn nodes_that_cannot_join_are_refused_and_leave_nothing() {
     let scratch = tempfile::tempdir().unwrap();
     let output = scratch.path().join("nodes");

@@ -1,6 +1,7 @@
 //! The node as its user runs it: real processes, real sockets, the load generator as oracle.
 
 mod client;
+mod devnet;
 mod disk;
 mod full_pool;
 mod groups;

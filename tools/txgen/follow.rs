@@ -20,9 +20,6 @@ const POLL: Duration = Duration::from_millis(20);
 /// The same while receipts are pushed: only block limits depend on it.
 const POLL_HEIGHT: Duration = Duration::from_millis(200);
 
-/// Failed requests at the end of a run after which the follower gives up.
-const LAST_ATTEMPTS: u32 = 50;
-
 /// Pause after a failed request.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -74,6 +71,8 @@ pub struct Follower<'a> {
     home: usize,
     /// Last block that was read.
     read: u64,
+    /// Time at the end of the run in which a node may still catch up.
+    patience: Duration,
 }
 
 impl<'a> Follower<'a> {
@@ -85,25 +84,33 @@ impl<'a> Follower<'a> {
             heads: vec![0; group.nodes.len()],
             home: usize::from(group.id.get()) % group.nodes.len(),
             read: group.start_height,
+            patience,
         }
     }
 
-    /// Reads until `stop` is set and the head of that moment is read.
+    /// Reads until `stop` is set and the highest block that was ever shown is read.
     pub fn run(mut self, stop: &AtomicBool) {
-        let mut last_attempts = 0;
+        let mut stopped: Option<Instant> = None;
         loop {
-            let is_last = stop.load(Ordering::Acquire);
+            if stop.load(Ordering::Acquire) {
+                stopped.get_or_insert_with(Instant::now);
+            }
             let index = node::instead_of(&self.group.nodes, self.home);
-            match self.catch_up(index) {
-                Ok(()) if is_last => return,
+            let outcome = self.catch_up(index);
+            let is_complete = self.read >= self.group.tracker.height();
+            if let (Some(stopped), Ok(())) = (stopped, &outcome)
+                && (is_complete || stopped.elapsed() > self.patience)
+            {
+                return;
+            }
+            match outcome {
                 Ok(()) if self.group.tracker.reads_blocks() => std::thread::sleep(POLL),
                 Ok(()) => std::thread::sleep(POLL_HEIGHT),
                 Err(error) => {
                     if matches!(error, ClientError::Unreachable(_) | ClientError::Transport(_)) {
                         self.group.nodes[index].failed(&error.to_string());
                     }
-                    last_attempts += u32::from(is_last);
-                    if last_attempts > LAST_ATTEMPTS {
+                    if stopped.is_some_and(|stopped| stopped.elapsed() > self.patience) {
                         let (group, read) = (self.group.id, self.read);
                         return self.group.tracker.problem(format!("group {group}: blocks behind {read} could not be read: {error}"));
                     }
@@ -123,7 +130,7 @@ impl<'a> Follower<'a> {
             tracker.problem(format!("group {group}: {} went back from block {} to block {head}", client.url(), self.heads[index]));
         }
         self.heads[index] = head;
-        tracker.set_height(head.max(tracker.height()));
+        tracker.raise_height(head);
         while tracker.reads_blocks() && self.read < head {
             for (sightings, now) in block_receipts(client, group, self.read + 1)? {
                 tracker.saw_block(self.read + 1, &sightings, now);

@@ -82,7 +82,7 @@ impl Group {
         };
         let workloads = workloads(name);
         let tracker = Arc::new(Tracker::new(workloads.clone(), count));
-        tracker.set_height(start_height);
+        tracker.raise_height(start_height);
         let accounts = Accounts::derive(seed, &salt, count);
         let signer = Signer { chain_id, group: id.get(), seed, accounts, picker: Picker::new(options, count) };
         let failures = nodes.iter().map(|_| AtomicU64::new(0)).collect();

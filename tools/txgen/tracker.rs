@@ -280,14 +280,14 @@ impl Tracker {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Height of the group's chain as last seen.
+    /// Greatest height of the group's chain that was seen.
     pub fn height(&self) -> u64 {
         self.height.load(Ordering::Relaxed)
     }
 
-    /// Remembers the height.
-    pub fn set_height(&self, height: u64) {
-        self.height.store(height, Ordering::Relaxed);
+    /// Some node showed this height.
+    pub fn raise_height(&self, height: u64) {
+        self.height.fetch_max(height, Ordering::Relaxed);
     }
 
     /// Waits until `wanted` more transactions may be in flight and takes the places. False, and nothing taken, when that took longer than
@@ -436,6 +436,7 @@ impl Tracker {
             let Inner { entries, record, .. } = &mut *guard;
             let Some(entry) = entries.get_mut(&receipt.hash) else { continue };
             let is_first = !entry.is_seen();
+            self.raise_height(*number);
             entry.pushes += 1;
             record.counts.pushed += u64::from(entry.phase == Phase::Measured);
             if entry.pushes > 1 && self.expects_pushes.load(Ordering::Acquire) {

@@ -62,6 +62,11 @@ pub fn compare(group: &Group, patience: Duration) -> Comparison {
     if group.nodes.len() < 2 {
         return comparison;
     }
+    for node in &group.nodes {
+        if let Ok(height) = follow::height(&Client::new(&node.url, patience), group.id.get()) {
+            group.tracker.raise_height(height);
+        }
+    }
     let (first, last) = (group.start_height + 1, group.tracker.height());
     let heights = evenly(first, last, MAX_HEIGHTS);
     let committed = group.tracker.with_record(|record| record.counts.committed);

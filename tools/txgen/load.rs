@@ -5,6 +5,7 @@
 //! another node while there is one; that it is known there is success.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,21 @@ impl Pace {
     }
 }
 
+/// What ends a phase early.
+#[derive(Clone, Copy, Default)]
+pub struct End<'a> {
+    /// A moment.
+    pub at: Option<Instant>,
+    /// A file that begins to exist.
+    pub file: Option<&'a Path>,
+}
+
+impl End<'_> {
+    fn is_reached(&self) -> bool {
+        self.at.is_some_and(|at| Instant::now() >= at) || self.file.is_some_and(Path::exists)
+    }
+}
+
 /// One phase of the load on one group.
 pub struct Load<'a> {
     /// The group.
@@ -69,7 +85,7 @@ pub struct Load<'a> {
     /// Closed loop: transactions in flight.
     pub window: usize,
     /// When to stop, whatever is left.
-    pub end: Option<Instant>,
+    pub end: End<'a>,
     /// Time without progress after which the load is given up.
     pub patience: Duration,
 }
@@ -115,7 +131,7 @@ impl<'a> Load<'a> {
         loop {
             let due = self.pace.as_ref().map(Pace::wait_for_turn);
             self.take_over();
-            if self.end.is_some_and(|end| Instant::now() >= end) {
+            if self.end.is_reached() {
                 self.supply.close();
             }
             let mut batch = self.supply.take(lane, self.batch);

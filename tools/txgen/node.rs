@@ -19,6 +19,9 @@ const WATCH: Duration = Duration::from_millis(200);
 /// Looks after which a node that answers is asked too: a silent one that nobody happens to ask is found.
 const LOOKS: u32 = 5;
 
+/// Outages of one node that are told as they happen; all are counted.
+const NAMED: u64 = 20;
+
 /// Outages remembered of one node.
 const MAX_OUTAGES: usize = 1_000;
 
@@ -96,8 +99,9 @@ impl Node {
         if self.is_down.swap(true, Ordering::AcqRel) {
             return;
         }
-        self.failures.fetch_add(1, Ordering::AcqRel);
-        eprintln!("txgen: {} stopped answering: {why}", self.url);
+        if self.failures.fetch_add(1, Ordering::AcqRel) < NAMED {
+            eprintln!("txgen: {} stopped answering: {why}", self.url);
+        }
         let mut record = self.lock();
         if record.outages.len() < MAX_OUTAGES {
             record.outages.push(Outage { start: Instant::now(), end: None, why: why.to_owned() });
@@ -109,7 +113,9 @@ impl Node {
         if !self.is_down.swap(false, Ordering::AcqRel) {
             return;
         }
-        eprintln!("txgen: {} answers again", self.url);
+        if self.failures() <= NAMED {
+            eprintln!("txgen: {} answers again", self.url);
+        }
         if let Some(outage) = self.lock().outages.last_mut() {
             outage.end.get_or_insert_with(Instant::now);
         }

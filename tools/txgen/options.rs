@@ -147,6 +147,9 @@ pub struct Options {
     /// Closed loop: transactions of one group that may be sent and not yet committed.
     #[arg(long, default_value_t = 5_000, value_name = "N")]
     pub in_flight: usize,
+    /// Stop sending as soon as FILE exists, and go on to the checks.
+    #[arg(long, value_name = "FILE")]
+    pub stop_file: Option<PathBuf>,
     /// Connections, all groups together; at least one a group is used.
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub connections: usize,

@@ -10,7 +10,7 @@ use crate::check::{self, Verdict};
 use crate::door::Doors;
 use crate::file::{self, Header};
 use crate::follow::Follower;
-use crate::load::{Load, Pace};
+use crate::load::{End, Load, Pace};
 use crate::node::{self, Node};
 use crate::options::{Options, share};
 use crate::report::{NodeReport, Report};
@@ -104,7 +104,9 @@ impl Run<'_> {
         progress::say("signing transactions");
         let supplies = self.supplies(phase)?;
         let (total, is_done) = (supplies.iter().map(Supply::remaining).sum(), AtomicBool::new(false));
-        let end = options.duration.filter(|_| phase == Phase::Measured).map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        let seconds = options.duration.filter(|_| phase == Phase::Measured);
+        let at = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        let end = End { at, file: options.stop_file.as_deref() };
         let before = self.cpu_times();
         let outcome = std::thread::scope(|scope| {
             if phase == Phase::Measured {
@@ -158,9 +160,13 @@ impl Run<'_> {
     /// Waits until each acknowledged transaction is committed. What a node had when it went down, or failed with, is sent once more.
     fn settle(&self, group: &Group, phase: Phase) {
         let (patience, tracker) = (self.options.patience(), &group.tracker);
-        let (mut idle, mut rescues) = (Duration::ZERO, 0);
-        while idle < patience {
+        let (mut last_news, mut rescues) = (Instant::now(), 0);
+        while last_news.elapsed() < patience {
+            let awaited = tracker.awaited();
             let is_settled = tracker.settle(SLICE.min(patience));
+            if tracker.awaited() < awaited {
+                last_news = Instant::now();
+            }
             let mut orphans = Vec::new();
             for (index, node) in group.nodes.iter().enumerate() {
                 if group.has_new_failure(index, node.failures()) {
@@ -174,7 +180,6 @@ impl Run<'_> {
             if orphans.is_empty() && is_settled {
                 return;
             }
-            idle = if is_settled { Duration::ZERO } else { idle + SLICE };
             if !orphans.is_empty() {
                 self.resend(group, phase, orphans);
             }
@@ -191,7 +196,7 @@ impl Run<'_> {
             pace: None,
             batch: self.options.batch,
             window: usize::MAX,
-            end: None,
+            end: End::default(),
             patience: self.options.patience(),
         };
         drop(load.run(1));

@@ -15,7 +15,7 @@ use crate::client::{Client, ClientError};
 use crate::door::Doors;
 use crate::file::Header;
 use crate::follow;
-use crate::load::Load;
+use crate::load::{End, Load};
 use crate::node::Node;
 use crate::options::Options;
 use crate::supply::{Lanes, Prepared, Signer, Supply, Target};
@@ -184,7 +184,7 @@ impl Group {
             pace: None,
             batch: SETUP_BATCH.min(options.batch),
             window: SETUP_WINDOW,
-            end: None,
+            end: End::default(),
             patience: options.patience(),
         };
         let lines = load.run(connections);

@@ -529,6 +529,11 @@ impl Tracker {
         }
     }
 
+    /// How many acknowledged transactions were not seen yet.
+    pub fn awaited(&self) -> usize {
+        self.lock().awaited
+    }
+
     /// Acknowledged transactions that no block has shown.
     pub fn missing(&self) -> Vec<B256> {
         self.hashes(|entry| entry.state == State::Acknowledged && entry.receipts == 0)

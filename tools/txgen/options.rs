@@ -220,7 +220,10 @@ impl Options {
             (self.node_pid.is_empty() || self.node_pid.len() == self.rpc.len(), "--node-pid must name one process for each --rpc".into()),
             (self.rpc.iter().all(|url| url.starts_with("http://")), "--rpc takes addresses that begin with http://".into()),
             (self.is_one_group() || (self.presign.is_none() && self.from_file.is_none()), "a file of transactions is for one group".into()),
-            (self.is_one_door() || (self.presign.is_none() && self.from_file.is_none()), "a file of transactions is for one transport".into()),
+            (
+                self.is_one_door() || (self.presign.is_none() && self.from_file.is_none()),
+                "a file of transactions is for one transport".into(),
+            ),
         ];
         match checks.into_iter().find(|(holds, _)| !holds) {
             Some((_, what)) => Err(Fault::new(FaultKind::Config, what, "run `txgen --help` for the options")),

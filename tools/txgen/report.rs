@@ -235,12 +235,7 @@ impl Report {
             counts.submitted,
             total.seconds()
         ));
-        line(format!(
-            "rate        {:.0} tx/s committed, {:.0} tx/s steady, {} blocks",
-            total.tps(),
-            total.steady_tps(),
-            total.blocks
-        ));
+        line(format!("rate        {:.0} tx/s committed, {:.0} tx/s steady, {} blocks", total.tps(), total.steady_tps(), total.blocks));
         line(format!("latency     {}", latencies(&total.latency)));
         line(format!("acknowledge {}", latencies(&total.acknowledgement)));
         line(format!("longest gap {:.0} ms between commits", total.gaps().first().map_or(0.0, |gap| gap.1)));

@@ -74,8 +74,11 @@ pub fn compare(group: &Group, patience: Duration) -> Comparison {
     let blocks = evenly(first, last, share.clamp(2, MAX_HEIGHTS));
     let copies: Vec<Result<Copy, String>> = std::thread::scope(|scope| {
         let (heights, blocks) = (&heights, &blocks);
-        let readers: Vec<_> =
-            group.nodes.iter().map(|node| scope.spawn(move || read(&node.url, group.id.get(), (heights, blocks), last, patience))).collect();
+        let readers: Vec<_> = group
+            .nodes
+            .iter()
+            .map(|node| scope.spawn(move || read(&node.url, group.id.get(), (heights, blocks), last, patience)))
+            .collect();
         readers.into_iter().map(|reader| reader.join().unwrap_or_else(|_| Err("the comparison panicked".into()))).collect()
     });
     let mut reference: Option<(&str, &Copy)> = None;
@@ -128,7 +131,8 @@ fn read(url: &str, group: u16, asked: (&[u64], &[u64]), last: u64, patience: Dur
         for portion in asked.0.chunks(HEADERS) {
             let params: Vec<Value> = portion.iter().map(|height| json!([group, height.to_string(), false])).collect();
             for header in client.call_many::<Header>("getBlockHeaderByNumber", &params)? {
-                headers.push(header.ok_or_else(|| ClientError::Rpc(RpcError { code: 0, message: "a block of the run is not there".into() }))?);
+                headers
+                    .push(header.ok_or_else(|| ClientError::Rpc(RpcError { code: 0, message: "a block of the run is not there".into() }))?);
             }
         }
         let receipts = asked.1.iter().map(|number| digest(&client, group, *number)).collect::<Result<_, _>>()?;

@@ -10,6 +10,7 @@
 //! execution or the pipeline. The node is seen only through [`millrace_ledger::view`].
 
 pub mod channel;
+mod counts;
 mod envelope;
 mod error;
 pub mod gateway;
@@ -19,6 +20,7 @@ pub mod limits;
 pub mod methods;
 pub mod operator;
 mod params;
+pub mod quota;
 mod server;
 mod submit;
 mod views;

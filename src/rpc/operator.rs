@@ -31,6 +31,7 @@ impl OperatorServer {
             threads: 1,
             blocking_threads: 1,
             max_connections: MAX_OPERATOR_CONNECTIONS,
+            max_connections_per_address: MAX_OPERATOR_CONNECTIONS,
             head_time_limit: HEAD_TIME_LIMIT,
         };
         let router = Router::new()

@@ -4,6 +4,7 @@ mod client;
 mod disk;
 mod full_pool;
 mod network;
+mod openrpc;
 mod replay;
 mod sdk;
 

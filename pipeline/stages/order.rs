@@ -58,8 +58,10 @@ impl OrderStage {
         let group = match &input {
             ToOrder::Open(ledger) => {
                 let id = ledger.id();
-                let restored = votes.voted(id, ledger.chain().head().header.number);
-                groups.insert(id, GroupOrder::new(Arc::clone(ledger), restored));
+                match votes.records(id, ledger.chain().head().header.number) {
+                    Ok(records) => drop(groups.insert(id, GroupOrder::new(Arc::clone(ledger), records))),
+                    Err(error) => ledger.halt(format!("the vote log cannot be read: {error}")),
+                }
                 id
             }
             ToOrder::Wake(group) | ToOrder::Committed { group, .. } | ToOrder::Failed(group) => *group,
@@ -75,8 +77,8 @@ impl OrderStage {
 
     /// Makes the turn's votes durable and lets its results out.
     fn flush(&mut self) {
-        for (group, record) in self.outbox.votes.drain(..) {
-            self.votes.append(group, &record);
+        for (group, height, body) in self.outbox.records.drain(..) {
+            self.votes.append(group, height, &body);
         }
         if let Err(error) = self.votes.sync() {
             let retry_s = SYNC_RETRY.as_secs();

@@ -14,10 +14,10 @@
 
 use std::collections::BTreeMap;
 
-use millrace_base::{B256, BlockSignature, KeyPair, VerifiedTx};
+use millrace_base::{B256, BlockSignature, Bytes, KeyPair, Signature, VerifiedTx, wire};
 
 use crate::digest::{DigestWriter, Domain};
-use crate::engine::{Effect, Engine, EngineStatus, Input, Message, Proposal, ProposalHeader, VoteKind, VoteRecord};
+use crate::engine::{Effect, Engine, EngineStatus, Input, Proposal, ProposalHeader};
 use crate::epoch::Epoch;
 
 /// Heights that may be in flight above the last durable one. Enough for ordering, execution and commit to overlap with a spare each;
@@ -38,13 +38,47 @@ pub struct PbftConfig {
     pub head_hash: B256,
     /// Its timestamp, milliseconds.
     pub head_timestamp_ms: u64,
-    /// Lowest view not voted in before the restart.
-    pub restored_view: u64,
+    /// What this node recorded above the head before a restart, oldest first.
+    pub records: Vec<Bytes>,
+}
+
+/// What a vote says.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, bincode::Encode, bincode::Decode)]
+enum VoteKind {
+    /// "I have accepted this proposal in this view."
+    Prepare,
+    /// "I have seen a quorum of prepares."
+    Commit,
+    /// "Executing it gave this block hash." Signed over the block hash itself: these signatures end in the block.
+    Checkpoint,
+}
+
+/// A sealer's signed vote.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Message {
+    kind: VoteKind,
+    height: u64,
+    view: u64,
+    /// Proposal digest, or block hash for [`VoteKind::Checkpoint`].
+    subject: B256,
+    sealer: u32,
+    signature: Signature,
+}
+
+/// A vote as the vote log remembers it.
+#[derive(bincode::Encode, bincode::Decode)]
+struct VoteRecord {
+    kind: VoteKind,
+    height: u64,
+    view: u64,
+    subject: [u8; 32],
 }
 
 #[derive(Default)]
 struct Slot {
     proposal: Option<Proposal>,
+    /// View in which the proposal was accepted.
+    view: u64,
     digest: B256,
     /// Votes by kind and sealer; the first one of a sealer counts.
     votes: BTreeMap<(VoteKind, u32), Message>,
@@ -77,8 +111,9 @@ impl PbftEngine {
     /// A machine that continues behind the durable head.
     pub fn new(config: PbftConfig) -> Self {
         let head = config.head_height;
+        let views = config.records.iter().filter_map(|body| wire::decode::<VoteRecord>(body).ok()).map(|record| record.view);
         Self {
-            view: config.restored_view,
+            view: views.max().map_or(0, |view| view + 1),
             slots: BTreeMap::new(),
             next_height: head + 1,
             asked: false,
@@ -98,7 +133,6 @@ impl PbftEngine {
     fn proposal_digest(&self, header: &ProposalHeader) -> B256 {
         DigestWriter::new(&self.config.domain, "proposal")
             .number(header.height)
-            .number(header.view)
             .hash(header.epoch)
             .hash(header.previous)
             .number(header.timestamp_ms)
@@ -142,7 +176,6 @@ impl PbftEngine {
         }
         let header = ProposalHeader {
             height,
-            view,
             epoch: self.config.epoch.digest(),
             previous: self.previous.0,
             timestamp_ms: timestamp_ms.max(self.previous.1 + 1),
@@ -154,7 +187,7 @@ impl PbftEngine {
         self.next_height += 1;
         self.asked = false;
         let slot = self.slots.entry(height).or_default();
-        slot.digest = digest;
+        (slot.digest, slot.view) = (digest, view);
         slot.proposal = Some(Proposal { header, transactions });
         self.vote(VoteKind::Prepare, height, view, digest, effects);
     }
@@ -168,8 +201,9 @@ impl PbftEngine {
             return;
         }
         slot.own.insert(kind, message);
-        effects.push(Effect::Record(VoteRecord { kind, height, view, subject }));
-        effects.push(Effect::Broadcast(message));
+        let record = VoteRecord { kind, height, view, subject: subject.0 };
+        effects.push(Effect::Record { height, body: wire::encode(&record).into() });
+        self.on_vote(message, effects);
     }
 
     fn on_vote(&mut self, message: Message, effects: &mut Vec<Effect>) {
@@ -204,7 +238,8 @@ impl PbftEngine {
     fn advance(&mut self, height: u64, effects: &mut Vec<Effect>) {
         let Some(slot) = self.slots.get(&height) else { return };
         let digest = slot.digest;
-        if let Some(view) = slot.proposal.as_ref().map(|proposal| proposal.header.view) {
+        let view = slot.view;
+        if slot.proposal.is_some() {
             if self.has_quorum(height, VoteKind::Prepare, digest) {
                 self.vote(VoteKind::Commit, height, view, digest, effects);
             }
@@ -227,10 +262,10 @@ impl PbftEngine {
 
     fn on_executed(&mut self, height: u64, hash: B256, next_epoch: Option<Epoch>, effects: &mut Vec<Effect>) {
         let Some(slot) = self.slots.get_mut(&height) else { return };
-        let Some(view) = slot.proposal.as_ref().map(|proposal| proposal.header.view) else { return };
         if slot.executed.is_some() {
             return;
         }
+        let view = slot.view;
         slot.executed = Some(hash);
         if next_epoch.is_some() {
             self.epoch_ends_at = Some(height);
@@ -293,13 +328,12 @@ impl Engine for PbftEngine {
             Input::Sealed { height, view, timestamp_ms, transactions } => {
                 self.on_sealed((height, view), timestamp_ms, transactions, &mut effects);
             }
-            Input::Vote(message) => self.on_vote(message, &mut effects),
             Input::Executed { height, hash, next_epoch } => self.on_executed(height, hash, next_epoch, &mut effects),
             Input::Committed { height } => {
                 self.committed_height = self.committed_height.max(height.min(self.final_height));
                 self.slots.retain(|slot, _| *slot > self.committed_height);
             }
-            Input::Tick => {}
+            Input::Frame { .. } | Input::Gathered { .. } | Input::Block(_) | Input::Pending(_) | Input::Tick => {}
         }
         self.ask_for_proposal(&mut effects);
         effects
@@ -311,6 +345,10 @@ impl Engine for PbftEngine {
         effects
     }
 
+    fn deadline_ms(&self) -> Option<u64> {
+        None
+    }
+
     fn status(&self) -> EngineStatus {
         EngineStatus {
             view: self.view,
@@ -318,6 +356,7 @@ impl Engine for PbftEngine {
             next_height: self.next_height,
             final_height: self.final_height,
             sealers: self.config.epoch.sealers.clone(),
+            ..EngineStatus::default()
         }
     }
 }

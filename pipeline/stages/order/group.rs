@@ -1,16 +1,15 @@
 //! One group in the order stage: its engine, the proposal it is asked for, and executed blocks that wait to become final.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use millrace_administration::digest::Domain;
 use millrace_administration::pbft::{PbftConfig, PbftEngine, WINDOW};
 use millrace_administration::sealer::{Decision, SealerView, decide};
-use millrace_administration::{Effect, Engine, Input, VoteRecord};
-use millrace_base::GroupId;
+use millrace_administration::{Effect, Engine, Input};
 use millrace_base::limits::{MAX_BLOCK_TRANSACTIONS, MAX_WIRE_BYTES};
+use millrace_base::{Bytes, GroupId};
 use millrace_ledger::Ledger;
-use millrace_ledger::vote_log::Voted;
 
 use crate::messages::{Executed, ToCommit, ToExecute, ToOrder, seal};
 
@@ -20,7 +19,8 @@ const MAX_BLOCK_BYTES: usize = MAX_WIRE_BYTES / 4;
 /// What a turn wants to leave the stage once its votes are durable.
 #[derive(Default)]
 pub(super) struct Outbox {
-    pub votes: Vec<(GroupId, VoteRecord)>,
+    /// Group, height and body.
+    pub records: Vec<(GroupId, u64, Bytes)>,
     pub execute: Vec<(GroupId, ToExecute)>,
     pub commit: Vec<ToCommit>,
 }
@@ -51,8 +51,8 @@ pub(super) struct GroupOrder {
 }
 
 impl GroupOrder {
-    /// Continues behind the ledger's head, in a view this node has not voted in.
-    pub fn new(ledger: Arc<Ledger>, voted: Voted) -> Self {
+    /// Continues behind the ledger's head with what the vote log remembers above it.
+    pub fn new(ledger: Arc<Ledger>, records: Vec<Bytes>) -> Self {
         let head = ledger.chain().head();
         let domain = Domain { chain_id: ledger.config().chain_id, group: ledger.id(), genesis: ledger.chain().genesis() };
         let engine = PbftEngine::new(PbftConfig {
@@ -62,7 +62,7 @@ impl GroupOrder {
             head_height: head.header.number,
             head_hash: head.hash,
             head_timestamp_ms: head.header.timestamp_ms,
-            restored_view: voted.view.map_or(0, |view| view + 1),
+            records,
         });
         let min_interval_ms = ledger.config().min_interval_ms;
         Self {
@@ -108,7 +108,7 @@ impl GroupOrder {
             ToOrder::Open(_) => {
                 let effects = self.engine.start(now_ms);
                 outbox.execute.push((self.ledger.id(), ToExecute::Open(Arc::clone(&self.ledger))));
-                self.carry_out(effects, now_ms, outbox);
+                self.carry_out(effects, outbox);
             }
             ToOrder::Wake(_) => self.ledger.accept_wake(),
             ToOrder::Executed(executed) => {
@@ -137,17 +137,15 @@ impl GroupOrder {
 
     fn advance(&mut self, input: Input, now_ms: u64, outbox: &mut Outbox) {
         let effects = self.engine.handle(input, now_ms);
-        self.carry_out(effects, now_ms, outbox);
+        self.carry_out(effects, outbox);
     }
 
-    /// Carries effects out in order. Votes are delivered to ourselves at once; everything that leaves waits in the outbox.
-    fn carry_out(&mut self, effects: Vec<Effect>, now_ms: u64, outbox: &mut Outbox) {
+    /// Carries effects out in order; everything that leaves waits in the outbox.
+    fn carry_out(&mut self, effects: Vec<Effect>, outbox: &mut Outbox) {
         let group = self.ledger.id();
-        let mut queue = VecDeque::from(effects);
-        while let Some(effect) = queue.pop_front() {
+        for effect in effects {
             match effect {
-                Effect::Record(record) => outbox.votes.push((group, record)),
-                Effect::Broadcast(message) => queue.extend(self.engine.handle(Input::Vote(message), now_ms)),
+                Effect::Record { height, body } => outbox.records.push((group, height, body)),
                 Effect::Seal { height, view, after_timestamp_ms, limit } => {
                     let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(MAX_BLOCK_TRANSACTIONS);
                     self.wanted = Some(Wanted { height, view, after_timestamp_ms, limit });
@@ -173,6 +171,8 @@ impl GroupOrder {
                     self.fail();
                     return;
                 }
+                // A group of one sealer has nobody to talk to.
+                Effect::Send { .. } | Effect::Broadcast(_) | Effect::Gather { .. } | Effect::Refused { .. } | Effect::Evidence { .. } => {}
             }
         }
     }

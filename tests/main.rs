@@ -5,6 +5,8 @@ mod disk;
 mod full_pool;
 mod network;
 mod openrpc;
+mod pitfalls;
+mod protection;
 mod replay;
 mod sdk;
 

@@ -77,6 +77,7 @@ impl Node {
         let handle = Arc::new(NodeHandle::new(&config, groups, inlets.submissions, pipeline.metrics_handle()));
         let view: Arc<dyn NodeView> = handle.clone();
         let mut http_config = HttpConfig { threads: config.rpc.threads, ..HttpConfig::new(config.rpc.listen) };
+        http_config.gateway.quotas = Arc::new(channel_port::quotas(&config));
         if config.rpc.act_as_group_member {
             http_config.gateway.membership = Membership::Assumed;
         }

@@ -6,6 +6,9 @@ mod disk;
 mod full_pool;
 mod groups;
 mod network;
+mod openrpc;
+mod pitfalls;
+mod protection;
 mod replay;
 mod sdk;
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -136,6 +136,16 @@ impl Network {
         let signalled = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
         assert!(signalled.success());
         assert!(child.wait().unwrap().success(), "the node did not stop in order");
+    }
+
+    /// The node's process.
+    pub fn process(&self) -> u32 {
+        self.child.as_ref().expect("the node runs").id()
+    }
+
+    /// A port of the node: 0 is JSON-RPC, 1 the channel port.
+    pub fn socket(&self, door: u16) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port + door * NODES).into()
     }
 
     /// Whether the process is alive.

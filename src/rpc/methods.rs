@@ -19,6 +19,7 @@ use crate::channel::topics::TopicBoard;
 use crate::envelope::Outcome;
 use crate::error::RpcError;
 use crate::gateway::Receipt;
+use crate::openrpc;
 use crate::params::{self, Arguments, Kind, Parameter, Shape};
 
 /// Whether group methods answer on nodes that are not members of the group (`rpc.act_as_group_member`).
@@ -186,6 +187,7 @@ pub static METHODS: &[Method] = &[
     method("queryPeers", Shape::Unchecked, Memory(node::configured_peers)),
     method("recoverGroup", ONLY_GROUP, Storage(groups::recover)),
     method("removeGroup", ONLY_GROUP, Storage(groups::remove)),
+    method("rpc.discover", Shape::Unchecked, Memory(|_, _| openrpc::discover())),
     method("rpc_modules", Shape::Unchecked, Memory(node::modules)),
     method("sendRawTransaction", GROUP_AND_RAW, Submit),
     // Proofs come with the pushed receipt of the channel protocol; the reply over HTTP is the same.

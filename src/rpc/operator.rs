@@ -41,6 +41,7 @@ impl OperatorServer {
             threads: 2,
             blocking_threads: 2,
             max_connections: MAX_OPERATOR_CONNECTIONS,
+            max_connections_per_address: MAX_OPERATOR_CONNECTIONS,
             head_time_limit: HEAD_TIME_LIMIT,
         };
         let gateway_config = GatewayConfig { management: Management::Allowed, membership: Membership::Assumed, ..GatewayConfig::default() };

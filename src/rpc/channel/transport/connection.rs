@@ -16,11 +16,11 @@ use rustls::ServerConnection;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::counts::Place;
 use super::{Handle, Transport};
 use crate::channel::frame::Assembler;
 use crate::channel::tls::{self, explain};
 use crate::channel::topics::SessionId;
+use crate::counts::Place;
 use crate::limits::{ASSEMBLY_BUDGET_BYTES, ASSEMBLY_FREE_BYTES};
 
 /// Bytes read from the socket at a time: one full TLS record and its frame.

@@ -154,6 +154,11 @@ impl ChainNode {
         self.ledgers[&1].head().number
     }
 
+    /// Queries of group 1 wait for as long as the guard lives.
+    pub fn hold_queries(&self) -> impl Drop + '_ {
+        self.ledgers[&1].chain.lock().unwrap()
+    }
+
     fn commit(&self, group: GroupId, transactions: Vec<VerifiedTx>) {
         let ledger = &self.ledgers[&group.get()];
         let committed = {

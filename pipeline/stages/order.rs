@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use millrace_administration::digest::Domain;
 use millrace_administration::engine::Engine;
-use millrace_administration::pbft::{PbftConfig, PbftEngine};
+use millrace_administration::pbft::{MAX_AHEAD_MS, PbftConfig, PbftEngine, WINDOW};
 use millrace_base::clock::Clock;
 use millrace_base::{Bytes, GroupId, VerifiedTx};
 use millrace_ledger::Ledger;
@@ -47,23 +47,26 @@ const ROUND_MS: u64 = 1_000;
 /// How long to wait before a failed sync of the vote log is tried again.
 const SYNC_RETRY_MS: u64 = 1_000;
 
-/// Makes the engine of a group that is being opened, from the records it left above the head.
-pub type EngineFactory = Arc<dyn Fn(&Ledger, Vec<Bytes>) -> Box<dyn Engine> + Send + Sync>;
+/// Makes the engine of a group that is being opened, from the records it left above the head; or says why it cannot be made.
+pub type EngineFactory = Arc<dyn Fn(&Ledger, Vec<Bytes>) -> Result<Box<dyn Engine>, String> + Send + Sync>;
 
 /// The engines of a production node.
 pub fn pbft_engines() -> EngineFactory {
     Arc::new(|ledger, records| {
         let head = ledger.chain().head();
-        let domain = Domain { chain_id: ledger.config().chain_id, group: ledger.id(), genesis: ledger.chain().genesis() };
-        Box::new(PbftEngine::new(PbftConfig {
-            domain,
+        let signed = ledger.chain().header(head.header.number).map_err(|error| format!("the head cannot be read: {error}"))?;
+        let (head, head_hash, head_signatures) = signed.ok_or("the head is not in the database")?;
+        Ok(Box::new(PbftEngine::new(PbftConfig {
+            domain: Domain { chain_id: ledger.config().chain_id, group: ledger.id(), genesis: ledger.chain().genesis() },
             key: ledger.config().key.clone(),
             epoch: (*ledger.epoch()).clone(),
-            head_height: head.header.number,
-            head_hash: head.hash,
-            head_timestamp_ms: head.header.timestamp_ms,
+            head,
+            head_hash,
+            head_signatures,
             records,
-        }))
+            window: WINDOW,
+            max_ahead_ms: MAX_AHEAD_MS,
+        })))
     })
 }
 
@@ -157,10 +160,11 @@ impl OrderStage {
             Err(error) => return ledger.halt(format!("the vote log cannot be read: {error}")),
         };
         match catch_unwind(AssertUnwindSafe(|| (self.parts.engines)(&ledger, records))) {
-            Ok(engine) => {
+            Ok(Ok(engine)) => {
                 self.groups.insert(group, GroupOrder::new(ledger, Arc::clone(&self.parts.peers), engine));
                 self.with(group, |order, outbox| order.start(now_ms, outbox));
             }
+            Ok(Err(reason)) => ledger.halt(format!("the ordering engine cannot be made: {reason}")),
             Err(panic) => ledger.halt(format!("the ordering engine cannot be made: {}", panic_text(&*panic))),
         }
     }

@@ -176,9 +176,9 @@ impl GroupOrder {
         if self.state != State::Running || self.executing.get(&height) != Some(&executed.run) {
             return;
         }
-        let next_epoch = executed.next_epoch.clone();
+        let (header, next_epoch) = (Box::new(executed.block.block.header.clone()), executed.next_epoch.clone());
         self.executed.insert(height, executed);
-        self.advance(Input::Executed { height, hash, next_epoch }, now_ms, outbox);
+        self.advance(Input::Executed { height, header, hash, next_epoch }, now_ms, outbox);
         self.settle(now_ms, outbox);
     }
 
@@ -277,6 +277,7 @@ impl GroupOrder {
                     self.wanted = Some(Wanted { height, view, after_timestamp_ms, limit });
                 }
                 Effect::Gather { height, digest, hashes, holders } => self.gather(height, Gather::new(digest, hashes, holders), now_ms),
+                Effect::Restore { height, transactions } => self.come_whole(height, &transactions, now_ms),
                 Effect::Execute(proposal) => self.execute(proposal, now_ms, outbox),
                 Effect::Finalize { height, signatures, .. } => {
                     let executed = self.executed.remove(&height).expect("only an executed height becomes final");
@@ -328,16 +329,26 @@ impl GroupOrder {
         }
     }
 
+    /// The content of a height that did not come through this node's own proposals or gatherings: downloaded, or remembered by the vote
+    /// log. It is reserved, and given to nodes that ask for it.
+    fn come_whole(&mut self, height: u64, transactions: &[VerifiedTx], now_ms: u64) {
+        let hashes: Vec<B256> = transactions.iter().map(VerifiedTx::hash).collect();
+        if self.flights.holds(height, &hashes) {
+            return;
+        }
+        self.replace_from(height, now_ms);
+        if self.flights.is_next_to(height) {
+            self.flights.put(height, transactions);
+        }
+        self.ledger.pool().claim(height, &hashes);
+        self.ledger.pool().hold(height, transactions);
+    }
+
     fn execute(&mut self, proposal: Box<Proposal>, now_ms: u64, outbox: &mut Outbox) {
         let (group, height) = (self.ledger.id(), proposal.header.height);
         self.gathers.remove(&height);
-        if !self.flights.holds(height, &proposal.header.transactions) {
-            // It did not come through this node's own proposals or gatherings: downloaded, or remembered by the vote log.
-            self.replace_from(height, now_ms);
-            self.flights.put(height, &proposal.transactions);
-            self.ledger.pool().claim(height, &proposal.header.transactions);
-            self.ledger.pool().hold(height, &proposal.transactions);
-        }
+        self.come_whole(height, &proposal.transactions, now_ms);
+        assert!(self.flights.top() >= height, "ordered heights are handed out without gaps");
         outbox.runs += 1;
         let run = outbox.runs;
         self.executing.insert(height, run);

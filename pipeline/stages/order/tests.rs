@@ -256,6 +256,23 @@ fn downloaded_blocks_leave_nothing_behind() {
 }
 
 #[test]
+fn restored_proposal_is_reserved_and_can_be_given_to_others() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    let (first, second) = (transactions(1, 1..3), transactions(1, 3..5));
+    bench.say(
+        1,
+        vec![Effect::Restore { height: 2, transactions: second.clone() }, Effect::Restore { height: 1, transactions: first.clone() }],
+    );
+    let pool = Arc::clone(bench.ledger(1));
+    assert!(first.iter().chain(&second).all(|one| pool.pool().get(one.hash()).is_some()));
+    bench.say(1, vec![gather(1, 1, &first, &[]), gather(2, 2, &second, &[])]);
+    assert_eq!(bench.gathered(1), [(1, Ok(first.clone())), (2, Ok(second))]);
+    bench.say(1, vec![gather(3, 3, &first, &[])]);
+    assert!(matches!(bench.gathered(1)[..], [(3, Err(_))]));
+}
+
+#[test]
 fn closed_group_commits_what_is_final_and_can_be_opened_again_while_others_go_on() {
     let mut bench = Bench::new();
     bench.open(1);

@@ -260,7 +260,7 @@ impl Bench {
             engines: Arc::new(move |ledger, _| {
                 let script = Arc::new(Mutex::new(Script::default()));
                 of_engines.lock().insert(ledger.id(), Arc::clone(&script));
-                Box::new(TestEngine(script))
+                Ok(Box::new(TestEngine(script)))
             }),
         };
         let outputs = OrderOutputs { execute: to_execute.clone(), commit: to_commit.clone(), notify: to_notify.clone() };

@@ -11,6 +11,7 @@
 //! files with a mistake change nothing, and the log says where it is. The node starts a [`Watcher`], which looks every [`INTERVAL`] on a
 //! thread of its own; `millrace node reload` creates the files with [`request`].
 
+use std::cell::Cell;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -80,12 +81,13 @@ pub trait Target: Send {
 pub struct Watcher {
     config: PathBuf,
     target: Box<dyn Target>,
+    complained: Cell<bool>,
 }
 
 impl Watcher {
     /// A watcher beside a `config.ini`.
     pub fn new(config: &Path, target: Box<dyn Target>) -> Self {
-        Self { config: config.to_owned(), target }
+        Self { config: config.to_owned(), target, complained: Cell::new(false) }
     }
 
     /// Looks every [`INTERVAL`] until the result is dropped.
@@ -119,8 +121,13 @@ impl Watcher {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => {
-                // A directory of this name, or one that cannot be written: told at the pace of an operator, not of the polling.
-                tracing::debug!("the signal file {} cannot be removed: {error}", file.display());
+                // Once: the file stays, and would be complained about ten times a second.
+                if !self.complained.replace(true) {
+                    let file = file.display();
+                    tracing::warn!(
+                        "the signal file {file} cannot be removed and is ignored: {error}; create it as the user the node runs as"
+                    );
+                }
                 false
             }
         }

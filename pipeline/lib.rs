@@ -7,3 +7,4 @@ pub mod peers;
 pub mod runtime;
 pub mod stages;
 pub mod topology;
+pub mod transfer;

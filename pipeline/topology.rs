@@ -6,17 +6,21 @@ use std::sync::Arc;
 
 use millrace_access::verifier::{SerialVerifier, SignatureVerifier};
 use millrace_administration::pbft::WINDOW;
+use millrace_administration::sync::limits::{HELD_BYTES, MAX_CHECKS};
 use millrace_base::clock::Clock;
 use millrace_ledger::VoteLog;
 
-use crate::messages::{Incoming, ToCommit, ToExecute, ToNotify, ToOrder};
+use crate::messages::{Checked, Incoming, ToCommit, ToExecute, ToNotify, ToOrder, ToSync};
+use crate::peers::Peers;
 use crate::runtime::{
     LaneQueue, LaneSender, LaneSpec, Pinning, Policy, QueueSpec, Sender, StageSpec, Topology, TopologyBuilder, TopologyError,
 };
+use crate::stages::check::{CheckStage, ToCheck};
 use crate::stages::commit::{CommitOutputs, CommitStage};
 use crate::stages::execute::ExecuteStage;
 use crate::stages::notify::{Listener, NotifyStage};
 use crate::stages::order::{OrderOutputs, OrderStage};
+use crate::stages::sync::{self, SyncInlet, SyncInput, SyncOutputs, SyncStage};
 use crate::stages::verify::VerifyStage;
 
 /// Groups that one node runs at most: bounds the queues whose bound is so many items a group.
@@ -30,6 +34,18 @@ const VERIFY_BATCH: usize = 128;
 
 /// Events that may wait for listeners.
 const NOTIFY_DEPTH: usize = 4_096;
+
+/// Hints that may wait for the sync stage: batches of admitted transactions and committed heads of a second.
+const SYNC_DEPTH: usize = 4_096;
+
+/// Groups being opened and closed that may wait for the sync stage, and changes of their peers.
+const SYNC_GROUPS_DEPTH: usize = 4 * MAX_GROUPS;
+
+/// Downloaded blocks that may wait for the order stage: a window of each of many groups; what finds no room is delivered again.
+const DOWNLOADED_DEPTH: usize = 4_096;
+
+/// Bytes of blocks that one worker of the check stage takes at once: about a block, so that they spread over the workers.
+const CHECK_BATCH_BYTES: u64 = 128 << 10;
 
 /// A group's items that can be in one inner queue at once: each height of the window is announced, executed, made void and committed
 /// at most once, and a group is opened, woken and failed at most once at a time.
@@ -59,6 +75,8 @@ pub struct Parts {
     pub votes: VoteLog,
     /// Wall clock.
     pub clock: Arc<dyn Clock>,
+    /// Other nodes.
+    pub peers: Arc<dyn Peers>,
     /// Told about blocks.
     pub listeners: Vec<Arc<dyn Listener>>,
 }
@@ -71,6 +89,8 @@ pub struct Inlets {
     pub lanes: LaneQueue<Incoming>,
     /// Groups to open.
     pub groups: Sender<ToOrder>,
+    /// Groups to sync, and what other nodes send about blocks and transactions.
+    pub sync: SyncInlet,
 }
 
 /// Wires the node.
@@ -79,7 +99,7 @@ pub struct Inlets {
 /// A rule of the graph that is broken: a bug, found when the node starts and in a test.
 pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), TopologyError> {
     let mut builder = TopologyBuilder::new("millrace");
-    let Parts { votes, clock, listeners } = parts;
+    let Parts { votes, clock, peers, listeners } = parts;
     let lanes = builder.lanes(LaneSpec {
         name: "submissions",
         lane_depth: LANE_DEPTH,
@@ -113,8 +133,51 @@ pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), Topolo
         "events are hints, the chain has the blocks; a slow listener must not hold up commits",
     ));
 
+    let to_sync = builder.queue::<ToSync>(QueueSpec::new(
+        "to-sync",
+        SYNC_DEPTH,
+        Policy::DropNew,
+        "hints: heads are read again from the chain, transactions are pushed again from the pool, false blocks are refused again",
+    ));
+    let checking = builder.lanes(LaneSpec {
+        name: "to-check",
+        lane_depth: MAX_CHECKS,
+        lane_weight: 4 * HELD_BYTES as u64,
+        quantum: 256 << 10,
+        batch_weight: CHECK_BATCH_BYTES,
+        max_lanes: MAX_GROUPS,
+        weight: |item: &ToCheck| u32::try_from(item.bytes.len()).unwrap_or(u32::MAX),
+        why: "sync has so many blocks of a group checked at once, out of the bytes it holds",
+    });
+    let checked = builder.queue::<Checked>(QueueSpec::new(
+        "checked",
+        MAX_GROUPS * MAX_CHECKS,
+        Policy::NeverFull,
+        "sync has so many blocks of each group checked at once and counts a check until its result is here",
+    ));
+    let downloaded = builder.queue::<ToOrder>(QueueSpec::new(
+        "downloaded",
+        DOWNLOADED_DEPTH,
+        Policy::DropNew,
+        "a window of heights a group; what finds no room is delivered again",
+    ));
+    let sync_groups = builder.queue::<ToSync>(QueueSpec::new(
+        "sync-groups",
+        SYNC_GROUPS_DEPTH,
+        Policy::Reject,
+        "each group opened and closed; whoever does so tries again",
+    ));
+    let block_frames = builder.lanes(sync::lane_spec("block-frames", MAX_GROUPS));
+    let transaction_frames = builder.lanes(sync::lane_spec("tx-frames", MAX_GROUPS));
+
     let submissions = builder.ingress("rpc", &lanes);
     let groups = builder.ingress("node", &to_order);
+    let sync_inlet = SyncInlet::new(
+        builder.ingress("node", &sync_groups),
+        (block_frames.clone(), builder.ingress("peers", &block_frames)),
+        (transaction_frames.clone(), builder.ingress("peers", &transaction_frames)),
+        checking.clone(),
+    );
 
     let mut verify = builder.stage::<VerifyStage>(StageSpec {
         name: "verify",
@@ -123,11 +186,11 @@ pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), Topolo
         what: "decode, cheap checks, recover the sender, into the pool",
     });
     verify.reads(&lanes, |incoming| incoming);
-    let wake = verify.writes(&to_order);
+    let (wake, fresh) = (verify.writes(&to_order), verify.writes(&to_sync));
     let verify_clock = Arc::clone(&clock);
     verify.instances(move |_| {
         let signatures: Box<dyn SignatureVerifier> = Box::new(SerialVerifier);
-        VerifyStage::new(signatures, wake.clone(), Arc::clone(&verify_clock))
+        VerifyStage::new(signatures, wake.clone(), fresh.clone(), Arc::clone(&verify_clock))
     });
 
     let mut order = builder.stage::<OrderStage>(StageSpec {
@@ -137,8 +200,14 @@ pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), Topolo
         what: "seal from the pool, agree by PBFT, durable votes, finality by checkpoint",
     });
     order.reads(&to_order, |item| item);
-    let outputs = OrderOutputs { execute: order.writes(&to_execute), commit: order.writes(&to_commit), notify: order.writes(&to_notify) };
-    let mut once = Some(OrderStage::new(votes, outputs, clock));
+    order.reads(&downloaded, |item| item);
+    let outputs = OrderOutputs {
+        execute: order.writes(&to_execute),
+        commit: order.writes(&to_commit),
+        notify: order.writes(&to_notify),
+        sync: order.writes(&to_sync),
+    };
+    let mut once = Some(OrderStage::new(votes, outputs, Arc::clone(&clock)));
     order.instances(move |_| once.take().expect("the stage has one worker"));
 
     let mut execute = builder.stage::<ExecuteStage>(StageSpec {
@@ -159,8 +228,43 @@ pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), Topolo
     });
     commit.reads(&to_commit, |item| item);
     let (order_end, execute_end, notify_end) = (commit.writes(&to_order), commit.writes(&to_execute), commit.writes(&to_notify));
+    let sync_end = commit.writes(&to_sync);
     commit.instances(move |_| {
-        CommitStage::new(CommitOutputs { order: order_end.clone(), execute: execute_end.clone(), notify: notify_end.clone() })
+        CommitStage::new(CommitOutputs {
+            order: order_end.clone(),
+            execute: execute_end.clone(),
+            notify: notify_end.clone(),
+            sync: sync_end.clone(),
+        })
+    });
+
+    let mut sync = builder.stage::<SyncStage>(StageSpec {
+        name: "sync",
+        workers: 1,
+        max_batch: 256,
+        what: "heads and blocks from and to other nodes, transactions to the sealers",
+    });
+    sync.reads(&to_sync, SyncInput::Notice);
+    sync.reads(&checked, |checked| SyncInput::Notice(ToSync::Checked(checked)));
+    sync.reads(&sync_groups, SyncInput::Notice);
+    sync.reads(&block_frames, SyncInput::Frame);
+    sync.reads(&transaction_frames, SyncInput::Frame);
+    let outputs =
+        SyncOutputs { peers, order: sync.writes(&downloaded), submissions: sync.writes(&lanes), check: sync.writes(&checking) };
+    let mut once = Some(SyncStage::new(outputs, clock));
+    sync.instances(move |_| once.take().expect("the stage has one worker"));
+
+    let mut check = builder.stage::<CheckStage>(StageSpec {
+        name: "check",
+        workers: workers.verify,
+        max_batch: 8,
+        what: "downloaded blocks: transactions against their root, senders",
+    });
+    check.reads(&checking, |item| item);
+    let results = check.writes(&checked);
+    check.instances(move |_| {
+        let signatures: Box<dyn SignatureVerifier> = Box::new(SerialVerifier);
+        CheckStage::new(signatures, results.clone())
     });
 
     let mut notify =
@@ -168,7 +272,7 @@ pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), Topolo
     notify.reads(&to_notify, |item| item);
     notify.instances(move |_| NotifyStage::new(listeners.clone()));
 
-    Ok((builder.build()?, Inlets { submissions, lanes, groups }))
+    Ok((builder.build()?, Inlets { submissions, lanes, groups, sync: sync_inlet }))
 }
 
 #[cfg(test)]
@@ -180,7 +284,7 @@ mod tests {
     fn picture_of_the_node_is_the_golden_one() {
         let directory = tempfile::tempdir().unwrap();
         let votes = VoteLog::open(directory.path()).unwrap();
-        let parts = Parts { votes, clock: Arc::new(SystemClock), listeners: Vec::new() };
+        let parts = Parts { votes, clock: Arc::new(SystemClock), peers: Arc::new(crate::peers::Alone), listeners: Vec::new() };
         let (topology, _inlets) = wire(Workers::for_cores(2), parts).unwrap();
         let golden = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/topology.golden.txt"));
         crate::runtime::check_golden(golden, &topology.render()).unwrap();

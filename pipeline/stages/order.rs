@@ -14,7 +14,7 @@ use millrace_base::GroupId;
 use millrace_base::clock::Clock;
 use millrace_ledger::VoteLog;
 
-use crate::messages::{ToCommit, ToExecute, ToNotify, ToOrder};
+use crate::messages::{ToCommit, ToExecute, ToNotify, ToOrder, ToSync};
 use crate::runtime::{Batch, Fanout, Sender, Stage};
 use group::{GroupOrder, Outbox};
 
@@ -32,6 +32,8 @@ pub struct OrderOutputs {
     pub commit: Fanout<ToCommit>,
     /// Drops to report.
     pub notify: Sender<ToNotify>,
+    /// Peers whose blocks or messages were refused.
+    pub sync: Sender<ToSync>,
 }
 
 /// See the module.
@@ -64,7 +66,7 @@ impl OrderStage {
                 }
                 id
             }
-            ToOrder::Wake(group) | ToOrder::Committed { group, .. } | ToOrder::Failed(group) => *group,
+            ToOrder::Wake(group) | ToOrder::Committed { group, .. } | ToOrder::Block { group, .. } | ToOrder::Failed(group) => *group,
             ToOrder::Executed(executed) => executed.group,
         };
         // A group that was closed meanwhile has nobody to tell.
@@ -90,6 +92,9 @@ impl OrderStage {
         // A send fails only once its reader has ended, and then the node is on its way out: what is not durable is not acknowledged.
         for (group, item) in self.outbox.execute.drain(..) {
             let _ = self.outputs.execute.send(group, item);
+        }
+        for item in self.outbox.sync.drain(..) {
+            let _ = self.outputs.sync.send(item);
         }
         for item in self.outbox.commit.drain(..) {
             let _ = self.outputs.commit.send(item.ledger.id(), item);

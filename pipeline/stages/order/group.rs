@@ -7,14 +7,14 @@ use millrace_administration::digest::Domain;
 use millrace_administration::pbft::{PbftConfig, PbftEngine, WINDOW};
 use millrace_administration::sealer::{Decision, SealerView, decide};
 use millrace_administration::{Effect, Engine, Input};
-use millrace_base::limits::{MAX_BLOCK_TRANSACTIONS, MAX_WIRE_BYTES};
+use millrace_base::limits::MAX_BLOCK_TRANSACTIONS;
 use millrace_base::{Bytes, GroupId};
 use millrace_ledger::Ledger;
 
-use crate::messages::{Executed, ToCommit, ToExecute, ToOrder, seal};
+use crate::messages::{Executed, ToCommit, ToExecute, ToOrder, ToSync, seal};
 
-/// Encoded transactions of one block: a block with its receipts must stay below the bound of one stored record.
-const MAX_BLOCK_BYTES: usize = MAX_WIRE_BYTES / 4;
+/// Encoded transactions of one block: a block must fit one frame between nodes.
+const MAX_BLOCK_BYTES: usize = 12 << 20;
 
 /// What a turn wants to leave the stage once its votes are durable.
 #[derive(Default)]
@@ -23,6 +23,7 @@ pub(super) struct Outbox {
     pub records: Vec<(GroupId, u64, Bytes)>,
     pub execute: Vec<(GroupId, ToExecute)>,
     pub commit: Vec<ToCommit>,
+    pub sync: Vec<ToSync>,
 }
 
 /// A proposal that the engine asked for.
@@ -123,6 +124,7 @@ impl GroupOrder {
                 self.in_flight = self.in_flight.split_off(&(height + 1));
                 self.advance(Input::Committed { height }, now_ms, outbox);
             }
+            ToOrder::Block { block, .. } => self.advance(Input::Block(block), now_ms, outbox),
             ToOrder::Failed(_) => self.fail(),
         }
         self.try_seal(now_ms, outbox);
@@ -172,7 +174,8 @@ impl GroupOrder {
                     return;
                 }
                 // A group of one sealer has nobody to talk to.
-                Effect::Send { .. } | Effect::Broadcast(_) | Effect::Gather { .. } | Effect::Refused { .. } | Effect::Evidence { .. } => {}
+                Effect::Send { .. } | Effect::Broadcast(_) | Effect::Gather { .. } | Effect::Evidence { .. } => {}
+                Effect::Refused { from, reason } => outbox.sync.push(ToSync::Refused { group, from, reason }),
             }
         }
     }

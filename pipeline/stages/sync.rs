@@ -113,6 +113,4 @@ impl Stage for SyncStage {
 
 #[cfg(test)]
 #[path = "sync/tests.rs"]
-#[cfg(test)]
-#[path = "sync/tests.rs"]
 mod tests;

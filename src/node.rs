@@ -18,7 +18,7 @@ use millrace_base::fault::{Fault, FaultKind};
 use millrace_core::{Storage, StorageError};
 use millrace_ledger::view::NodeView;
 use millrace_ledger::{Genesis, Ledger, LedgerConfig, OpenError, Registry, VoteLog};
-use millrace_pipeline::messages::ToOrder;
+use millrace_pipeline::evidence::EvidenceLog;
 use millrace_pipeline::peers::Alone;
 use millrace_pipeline::runtime::{AffinityPolicy, Pipeline, PipelineConfig, StageFault};
 use millrace_pipeline::stages::notify::Listener;
@@ -64,7 +64,8 @@ impl Node {
             Workers { verify: config.verify_threads, execute: config.execute_threads, ..Workers::for_cores(config.execute_threads) };
         let listener = Arc::new(ChannelListener::default());
         let listeners: Vec<Arc<dyn Listener>> = vec![listener.clone()];
-        let parts = Parts { votes, clock: Arc::new(SystemClock), peers: Arc::new(Alone), listeners };
+        let evidence = EvidenceLog::new(config.data_dir.join("evidence"));
+        let parts = Parts { votes, evidence, peers: Arc::new(Alone), clock: Arc::new(SystemClock), listeners };
         let (topology, inlets) = topology::wire(workers, parts).map_err(|error| bug(&error.to_string()))?;
         let picture = topology.render();
         let affinity = if config.pin_cores { AffinityPolicy::Pin } else { AffinityPolicy::None };
@@ -145,7 +146,8 @@ impl Node {
 pub fn topology_picture(workers: Workers) -> Result<String, Fault> {
     let scratch = std::env::temp_dir().join(format!("millrace-topology-{}", std::process::id()));
     let votes = VoteLog::open(&scratch).map_err(|error| vote_log_fault(&scratch, &error))?;
-    let parts = Parts { votes, clock: Arc::new(SystemClock), peers: Arc::new(Alone), listeners: Vec::new() };
+    let evidence = EvidenceLog::new(scratch.join("evidence"));
+    let parts = Parts { votes, evidence, peers: Arc::new(Alone), clock: Arc::new(SystemClock), listeners: Vec::new() };
     let picture = topology::wire(workers, parts).map(|(topology, _)| topology.render()).map_err(|error| bug(&error.to_string()));
     let _ = fs::remove_dir_all(&scratch);
     picture
@@ -269,11 +271,8 @@ fn storage_fault(path: &Path, error: &StorageError) -> Fault {
 
 fn open_in_pipeline(registry: &Registry, inlets: &Inlets) {
     for ledger in registry.all() {
-        inlets.lanes.add_group(ledger.id());
-        let synced = inlets.sync.open(Arc::clone(&ledger));
-        debug_assert!(synced, "the sync stage has just been started");
-        let opened = inlets.groups.send(ToOrder::Open(ledger));
-        debug_assert!(opened.is_ok(), "the order stage has just been started");
+        let opened = inlets.groups.open(ledger);
+        debug_assert!(opened, "the order stage has just been started");
     }
 }
 

@@ -20,6 +20,9 @@ use crate::stages::check::ToCheck;
 /// How often the network is asked who is connected, besides when it says that this has changed.
 const PEERS_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Time between two lines about peers that lie: they choose how often they do.
+const WARNING_INTERVAL_MS: u64 = 1_000;
+
 /// Time between two lines about a download that goes on.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -31,6 +34,8 @@ pub struct SyncOutputs {
     pub order: Sender<ToOrder>,
     /// Transactions of peers.
     pub submissions: LaneSender<Incoming>,
+    /// Transactions that were asked for.
+    pub repairs: LaneSender<Incoming>,
     /// Blocks to be checked.
     pub check: LaneSender<ToCheck>,
 }
@@ -57,6 +62,9 @@ pub(super) struct GroupSync {
     next_peers: Instant,
     next_log: Instant,
     next_tick: Instant,
+    next_warning_ms: u64,
+    /// Of the input in hand.
+    now_ms: u64,
     published: SyncStatus,
 }
 
@@ -82,6 +90,8 @@ impl GroupSync {
             next_peers: now,
             next_log: now,
             next_tick: now,
+            next_warning_ms: 0,
+            now_ms,
             published: SyncStatus::default(),
         };
         group.update_members(outputs, now_ms);
@@ -94,6 +104,7 @@ impl GroupSync {
 
     /// Lets the machine react and carries out what it wants.
     pub fn advance(&mut self, input: Input, outputs: &SyncOutputs, now_ms: u64) {
+        self.now_ms = now_ms;
         let mut effects = VecDeque::from(self.engine.handle(input, now_ms));
         while let Some(effect) = effects.pop_front() {
             if let Some(input) = self.carry_out(effect, outputs) {
@@ -128,7 +139,11 @@ impl GroupSync {
                 }
             }
             Effect::Demote { node, reason, for_ms } => {
-                tracing::warn!(%group, %node, for_ms, "sync: a peer is not asked for a while: {reason}");
+                self.ledger.conduct().note_refusal(node, &reason, self.now_ms);
+                if self.next_warning_ms <= self.now_ms {
+                    self.next_warning_ms = self.now_ms + WARNING_INTERVAL_MS;
+                    tracing::warn!(%group, %node, for_ms, "sync: a peer is not asked for a while: {reason}");
+                }
             }
         }
         None
@@ -142,7 +157,7 @@ impl GroupSync {
         if kind == PeerKind::Sync {
             return self.advance(Input::Frame { from, payload }, outputs, now_ms);
         }
-        if let Err(reason) = self.transactions.frame(from, &payload, &*outputs.peers, &outputs.submissions) {
+        if let Err(reason) = self.transactions.frame(from, &payload, outputs) {
             self.advance(Input::Refused { from, reason }, outputs, now_ms);
         }
     }

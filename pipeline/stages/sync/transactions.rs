@@ -9,10 +9,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use millrace_access::Submitter;
 use millrace_base::{B256, Bytes, NodeId, VerifiedTx};
 use millrace_ledger::Ledger;
 use millrace_ledger::view::Submission;
 
+use super::group::SyncOutputs;
 use crate::messages::{Incoming, Source};
 use crate::peers::{PeerKind, Peers};
 use crate::runtime::LaneSender;
@@ -90,8 +92,8 @@ pub(super) struct Transactions {
 }
 
 /// A number for the peer as a submitter, so that one that floods takes no other's share of the pool.
-fn submitter(node: &NodeId) -> u64 {
-    u64::from_be_bytes(*node.0.first_chunk().expect("a node id has 64 bytes"))
+fn submitter(node: &NodeId) -> Submitter {
+    Submitter(u64::from_be_bytes(*node.0.first_chunk().expect("a node id has 64 bytes")) >> 1)
 }
 
 impl Transactions {
@@ -196,24 +198,21 @@ impl Transactions {
     ///
     /// # Errors
     /// What an honest node never sends.
-    pub fn frame(
-        &mut self,
-        from: NodeId,
-        payload: &[u8],
-        peers: &dyn Peers,
-        submissions: &LaneSender<Incoming>,
-    ) -> Result<(), String> {
+    pub fn frame(&mut self, from: NodeId, payload: &[u8], outputs: &SyncOutputs) -> Result<(), String> {
         match TransferMessage::decode(payload).map_err(|error| error.to_string())? {
-            TransferMessage::Push(transactions) | TransferMessage::Give(transactions) => {
-                transactions.into_iter().for_each(|raw| self.take(from, raw, submissions));
+            TransferMessage::Push(transactions) => {
+                transactions.into_iter().for_each(|raw| self.take(submitter(&from), raw, &outputs.submissions));
             }
-            TransferMessage::Want { hashes } => self.give(from, hashes, peers),
+            TransferMessage::Give(transactions) => {
+                transactions.into_iter().for_each(|raw| self.take(Submitter::REPAIR, raw, &outputs.repairs));
+            }
+            TransferMessage::Want { hashes } => self.give(from, hashes, &*outputs.peers),
         }
         Ok(())
     }
 
     /// To the verify stage, like any client's; a known one costs it a hash.
-    fn take(&mut self, from: NodeId, raw: Bytes, submissions: &LaneSender<Incoming>) {
+    fn take(&mut self, submitter: Submitter, raw: Bytes, submissions: &LaneSender<Incoming>) {
         self.counters.received += 1;
         let bytes = raw.len();
         if !self.ledger.ingress().enter(bytes) {
@@ -221,7 +220,7 @@ impl Transactions {
             return;
         }
         let group = self.ledger.id();
-        let submission = Submission { group, submitter: submitter(&from), raw, reply: Box::new(|_| ()) };
+        let submission = Submission { group, submitter: submitter.0, raw, reply: Box::new(|_| ()) };
         if submissions.send(group, Incoming { ledger: Arc::clone(&self.ledger), submission, source: Source::Peer }).is_err() {
             self.ledger.ingress().leave(bytes);
             self.counters.dropped += 1;

@@ -194,7 +194,7 @@ fn transactions_of_a_dead_proposal_come_back_at_their_old_place() {
     pool.give_back(&[B256::ZERO]);
     assert_eq!(nonces(&pool.take(7, 10, usize::MAX, 0)), [0, 1, 3, 4, 5]);
     assert_eq!(pool.counters().given_back, 3);
-    pool.void_above(6);
+    pool.void_above(6, 0);
     assert_eq!(nonces(&pool.take(8, 10, usize::MAX, 0)), [0, 1, 2, 3, 4, 5]);
 }
 
@@ -213,7 +213,7 @@ fn claimed_transactions_are_not_handed_out() {
     assert_eq!(claimed, [Some(transaction(2)), None, Some(transaction(0))]);
     assert_eq!(nonces(&pool.take(7, 10, usize::MAX, 0)), [1, 3]);
     pool.claim(8, &[transaction(2).hash()]);
-    pool.void_above(6);
+    pool.void_above(6, 0);
     assert_eq!(nonces(&pool.take(7, 10, usize::MAX, 0)), [1, 2, 3]);
 }
 

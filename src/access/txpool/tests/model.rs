@@ -182,7 +182,7 @@ fn run(history: Vec<Step>) -> Result<(), TestCaseError> {
             }
             Step::VoidAbove(ahead) => {
                 let height = model.head + ahead;
-                pool.void_above(height);
+                pool.void_above(height, now_ms);
                 model.entries.iter_mut().for_each(|entry| entry.proposed = entry.proposed.filter(|proposed| *proposed <= height));
             }
             Step::Commit(indices) => {

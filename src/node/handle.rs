@@ -53,7 +53,9 @@ impl NodeHandle {
                 format!("group {group} has {} bytes of transactions waiting for verification; try again", ledger.ingress().bytes());
             return (submission.reply)(Err(SubmitError::Busy(message)));
         }
-        let Err(error) = self.submissions.send(group, Incoming { ledger: Arc::clone(&ledger), submission, source: Source::Client }) else { return };
+        let Err(error) = self.submissions.send(group, Incoming { ledger: Arc::clone(&ledger), submission, source: Source::Client }) else {
+            return;
+        };
         ledger.ingress().leave(bytes);
         let error_reply = match &error {
             LaneError::Full(_) => SubmitError::Busy(format!("group {group} has too many transactions waiting for verification; try again")),

@@ -140,7 +140,8 @@ impl Peers {
     /// Who would answer a request for this height first.
     pub fn pick(&self, height: u64, now_ms: u64, except: Option<NodeId>) -> Option<NodeId> {
         let able = self.0.iter().filter(|(node, peer)| {
-            Some(**node) != except && peer.is_usable(now_ms)
+            Some(**node) != except
+                && peer.is_usable(now_ms)
                 && peer.in_flight < MAX_REQUESTS_A_PEER
                 && peer.claim.is_some_and(|claim| claim.height >= height)
         });

@@ -211,7 +211,8 @@ fn converges(seed: u64, peers: &[Conduct], link: Link) -> World {
 fn one_honest_peer_is_enough_whatever_the_others_do() {
     for seed in 0..40 {
         let mut random = world::Random(seed);
-        let mut peers: Vec<Conduct> = (0..random.below(6)).map(|_| Conduct::LIES[random.below(Conduct::LIES.len() as u64) as usize]).collect();
+        let mut peers: Vec<Conduct> =
+            (0..random.below(6)).map(|_| Conduct::LIES[random.below(Conduct::LIES.len() as u64) as usize]).collect();
         peers.insert(random.below(peers.len() as u64 + 1) as usize, Conduct::Honest);
         let link = Link { lost_of_1000: random.below(200), delay_ms: 1 + random.below(200), cut_of_10_000: random.below(5) };
         converges(seed, &peers, link);

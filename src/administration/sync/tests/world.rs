@@ -275,7 +275,9 @@ impl World {
             Conduct::Silent => return,
             Conduct::Forged => self.forged(from, last),
             Conduct::Broken => (from..=last).map(|height| encoded(&header(height, B256::repeat_byte(9), 1, 10))).collect(),
-            Conduct::WrongRoot => (from..=last).map(|height| encoded(&header(height, self.truth[height as usize - 1].1, BAD_ROOT, 11))).collect(),
+            Conduct::WrongRoot => {
+                (from..=last).map(|height| encoded(&header(height, self.truth[height as usize - 1].1, BAD_ROOT, 11))).collect()
+            }
             Conduct::WrongHeight => (from..=last).map(|height| self.bytes(height - 1)).collect(),
             Conduct::Garbage => vec![Bytes::from(vec![7; 100])],
             Conduct::TooMany => (0..count + 1).map(|_| self.bytes(1)).collect(),
@@ -332,7 +334,8 @@ impl World {
             self.schedule(order.saturating_sub(self.now_ms) + took_ms, Event::Durable(height));
         } else {
             self.sequence += 1;
-            let effects = self.machine.as_mut().unwrap().handle(Input::Refused { from: block.from, reason: "no quorum".into() }, self.now_ms);
+            let effects =
+                self.machine.as_mut().unwrap().handle(Input::Refused { from: block.from, reason: "no quorum".into() }, self.now_ms);
             effects.into_iter().for_each(|effect| self.carry_out(effect));
         }
     }

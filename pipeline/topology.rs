@@ -17,14 +17,15 @@ use crate::frames::{self, Frame, FrameInlet};
 use crate::messages::{Checked, Done, Incoming, MAX_BLOCKS_HANDED_IN, ToCommit, ToExecute, ToNotify, ToOrder, ToSync};
 use crate::peers::Peers;
 use crate::runtime::{
-    LaneQueue, LaneSender, LaneSpec, Pinning, Policy, QueueSpec, Sender, StageSpec, Topology, TopologyBuilder, TopologyError,
+    LaneQueue, LaneSender, LaneSpec, PinnedQueue, Pinning, Policy, Queue, QueueSpec, Sender, StageSpec, Topology, TopologyBuilder,
+    TopologyError,
 };
 use crate::stages::check::{CheckStage, ToCheck};
 use crate::stages::commit::{CommitOutputs, CommitStage};
 use crate::stages::execute::ExecuteStage;
 use crate::stages::notify::{Listener, NotifyStage};
 use crate::stages::order::{OrderOutputs, OrderParts, OrderStage, pbft_engines};
-use crate::stages::sync::{self, SyncInlet, SyncInput, SyncOutputs, SyncStage};
+use crate::stages::sync::{self, PeerFrame, SyncInlet, SyncInput, SyncOutputs, SyncStage};
 use crate::stages::verify::VerifyStage;
 
 /// Groups that one node runs at most: bounds the queues whose bound is so many items a group.
@@ -134,14 +135,31 @@ impl GroupInlet {
     }
 }
 
-/// Wires the node.
-///
-/// # Errors
-/// A rule of the graph that is broken: a bug, found when the node starts and in a test.
-pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), TopologyError> {
-    let mut builder = TopologyBuilder::new("millrace");
-    let Parts { votes, evidence, peers, clock, listeners } = parts;
-    let lanes = builder.lanes(LaneSpec {
+/// The queues between verification and notice.
+struct Queues {
+    submissions: LaneQueue<Incoming>,
+    repairs: LaneQueue<Incoming>,
+    frames: LaneQueue<Frame>,
+    to_order: Queue<ToOrder>,
+    to_execute: PinnedQueue<ToExecute>,
+    to_commit: PinnedQueue<ToCommit>,
+    to_notify: Queue<ToNotify>,
+    sync: SyncQueues,
+}
+
+/// The queues around the sync stage.
+struct SyncQueues {
+    hints: Queue<ToSync>,
+    groups: Queue<ToSync>,
+    blocks: LaneQueue<PeerFrame>,
+    transactions: LaneQueue<PeerFrame>,
+    check: LaneQueue<ToCheck>,
+    checked: Queue<Checked>,
+    downloaded: Queue<ToOrder>,
+}
+
+fn declare(builder: &mut TopologyBuilder, workers: Workers) -> Queues {
+    let submissions = builder.lanes(LaneSpec {
         name: "submissions",
         lane_depth: LANE_DEPTH,
         lane_weight: LANE_DEPTH as u64,
@@ -151,7 +169,7 @@ pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), Topolo
         weight: |_| 1,
         why: "shed at the rim: clients are told; bytes are bounded by each group's ingress gauge",
     });
-    let repair_lanes = builder.lanes(LaneSpec {
+    let repairs = builder.lanes(LaneSpec {
         name: "repairs",
         lane_depth: REPAIR_DEPTH,
         lane_weight: REPAIR_DEPTH as u64,
@@ -161,7 +179,7 @@ pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), Topolo
         weight: |_| 1,
         why: "beside the clients' lanes, so that their flood cannot keep a proposal incomplete; the order stage asks again",
     });
-    let frame_lanes = builder.lanes(frames::lane_spec(MAX_GROUPS));
+    let frames = builder.lanes(frames::lane_spec(MAX_GROUPS));
     let inner = MAX_GROUPS * ITEMS_PER_GROUP;
     let to_order = builder.queue::<ToOrder>(QueueSpec::new(
         "to-order",
@@ -184,14 +202,17 @@ pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), Topolo
         Policy::DropOldest,
         "events are hints, the chain has the blocks; a slow listener must not hold up commits",
     ));
+    Queues { submissions, repairs, frames, to_order, to_execute, to_commit, to_notify, sync: declare_sync(builder) }
+}
 
-    let to_sync = builder.queue::<ToSync>(QueueSpec::new(
+fn declare_sync(builder: &mut TopologyBuilder) -> SyncQueues {
+    let hints = builder.queue::<ToSync>(QueueSpec::new(
         "to-sync",
         SYNC_DEPTH,
         Policy::DropNew,
         "hints: heads are read again from the chain, transactions are pushed again from the pool, false blocks are refused again",
     ));
-    let checking = builder.lanes(LaneSpec {
+    let check = builder.lanes(LaneSpec {
         name: "to-check",
         lane_depth: MAX_CHECKS,
         lane_weight: 4 * HELD_BYTES as u64,
@@ -213,73 +234,109 @@ pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), Topolo
         Policy::DropNew,
         "a window of heights a group; what finds no room is delivered again",
     ));
-    let sync_groups = builder.queue::<ToSync>(QueueSpec::new(
+    let groups = builder.queue::<ToSync>(QueueSpec::new(
         "sync-groups",
         SYNC_GROUPS_DEPTH,
         Policy::Reject,
         "each group opened and closed; whoever does so tries again",
     ));
-    let block_frames = builder.lanes(sync::lane_spec("block-frames", MAX_GROUPS));
-    let transaction_frames = builder.lanes(sync::lane_spec("tx-frames", MAX_GROUPS));
+    let blocks = builder.lanes(sync::lane_spec("block-frames", MAX_GROUPS));
+    let transactions = builder.lanes(sync::lane_spec("tx-frames", MAX_GROUPS));
+    SyncQueues { hints, groups, blocks, transactions, check, checked, downloaded }
+}
 
-    let submissions = builder.ingress("rpc", &lanes);
-    let sync_inlet = SyncInlet::new(
-        builder.ingress("node", &sync_groups),
-        (block_frames.clone(), builder.ingress("peers", &block_frames)),
-        (transaction_frames.clone(), builder.ingress("peers", &transaction_frames)),
-        checking.clone(),
+/// The ends that the outside holds.
+fn open_doors(builder: &mut TopologyBuilder, queues: &Queues) -> Inlets {
+    let Queues { submissions, repairs, frames, to_order, sync, .. } = queues;
+    let submit = builder.ingress("rpc", submissions);
+    let sync = SyncInlet::new(
+        builder.ingress("node", &sync.groups),
+        (sync.blocks.clone(), builder.ingress("peers", &sync.blocks)),
+        (sync.transactions.clone(), builder.ingress("peers", &sync.transactions)),
+        sync.check.clone(),
     );
-    let frames = FrameInlet::new(builder.ingress("peers", &frame_lanes));
+    let votes = FrameInlet::new(builder.ingress("peers", frames));
     let groups = GroupInlet {
-        order: builder.ingress("node", &to_order),
-        submissions: lanes.clone(),
-        repairs: repair_lanes.clone(),
-        frames: frame_lanes.clone(),
-        sync: sync_inlet.clone(),
+        order: builder.ingress("node", to_order),
+        submissions: submissions.clone(),
+        repairs: repairs.clone(),
+        frames: frames.clone(),
+        sync: sync.clone(),
     };
+    Inlets { submissions: submit, frames: votes, sync, groups }
+}
 
+/// Wires the node.
+///
+/// # Errors
+/// A rule of the graph that is broken: a bug, found when the node starts and in a test.
+pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), TopologyError> {
+    let mut builder = TopologyBuilder::new("millrace");
+    let queues = declare(&mut builder, workers);
+    let inlets = open_doors(&mut builder, &queues);
+    let (peers, clock, listeners) = (Arc::clone(&parts.peers), Arc::clone(&parts.clock), parts.listeners.clone());
+
+    wire_verify(&mut builder, &queues, workers, Arc::clone(&clock));
+    wire_order(&mut builder, &queues, parts);
+    wire_execute_and_commit(&mut builder, &queues, workers);
+    wire_sync(&mut builder, &queues, peers, clock);
+    wire_check(&mut builder, &queues, workers);
+
+    let mut notify =
+        builder.stage::<NotifyStage>(StageSpec { name: "notify", workers: 1, max_batch: 256, what: "log each block, call listeners" });
+    notify.reads(&queues.to_notify, |item| item);
+    notify.instances(move |_| NotifyStage::new(listeners.clone()));
+
+    Ok((builder.build()?, inlets))
+}
+
+fn wire_verify(builder: &mut TopologyBuilder, queues: &Queues, workers: Workers, clock: Arc<dyn Clock>) {
     let mut verify = builder.stage::<VerifyStage>(StageSpec {
         name: "verify",
         workers: workers.verify,
         max_batch: VERIFY_BATCH,
         what: "decode, cheap checks, recover the sender, into the pool",
     });
-    verify.reads(&lanes, |incoming| incoming);
-    verify.reads(&repair_lanes, |incoming| incoming);
-    let (wake, fresh) = (verify.writes(&to_order), verify.writes(&to_sync));
-    let verify_clock = Arc::clone(&clock);
+    verify.reads(&queues.submissions, |incoming| incoming);
+    verify.reads(&queues.repairs, |incoming| incoming);
+    let (wake, fresh) = (verify.writes(&queues.to_order), verify.writes(&queues.sync.hints));
     verify.instances(move |_| {
         let signatures: Box<dyn SignatureVerifier> = Box::new(SerialVerifier);
-        VerifyStage::new(signatures, wake.clone(), fresh.clone(), Arc::clone(&verify_clock))
+        VerifyStage::new(signatures, wake.clone(), fresh.clone(), Arc::clone(&clock))
     });
+}
 
+fn wire_order(builder: &mut TopologyBuilder, queues: &Queues, parts: Parts) {
+    let Parts { votes, evidence, peers, clock, .. } = parts;
     let mut order = builder.stage::<OrderStage>(StageSpec {
         name: "order",
         workers: 1,
         max_batch: 256,
         what: "seal from the pool, agree by PBFT, durable votes, finality by checkpoint",
     });
-    order.reads(&to_order, |item| item);
-    order.reads(&frame_lanes, ToOrder::Frame);
-    order.reads(&downloaded, |item| item);
+    order.reads(&queues.to_order, |item| item);
+    order.reads(&queues.frames, ToOrder::Frame);
+    order.reads(&queues.sync.downloaded, |item| item);
     let outputs = OrderOutputs {
-        execute: order.writes(&to_execute),
-        commit: order.writes(&to_commit),
-        notify: order.writes(&to_notify),
-        sync: order.writes(&to_sync),
+        execute: order.writes(&queues.to_execute),
+        commit: order.writes(&queues.to_commit),
+        notify: order.writes(&queues.to_notify),
+        sync: order.writes(&queues.sync.hints),
     };
-    let order_parts = OrderParts { votes, evidence, peers: Arc::clone(&peers), clock: Arc::clone(&clock), engines: pbft_engines() };
+    let order_parts = OrderParts { votes, evidence, peers, clock, engines: pbft_engines() };
     let mut once = Some(OrderStage::new(order_parts, outputs));
     order.instances(move |_| once.take().expect("the stage has one worker"));
+}
 
+fn wire_execute_and_commit(builder: &mut TopologyBuilder, queues: &Queues, workers: Workers) {
     let mut execute = builder.stage::<ExecuteStage>(StageSpec {
         name: "execute",
         workers: workers.execute,
         max_batch: 16,
         what: "run ordered blocks ahead of their commit, compute roots",
     });
-    execute.reads(&to_execute, |item| item);
-    let executed = execute.writes(&to_order);
+    execute.reads(&queues.to_execute, |item| item);
+    let executed = execute.writes(&queues.to_order);
     execute.instances(move |_| ExecuteStage::new(executed.clone()));
 
     let mut commit = builder.stage::<CommitStage>(StageSpec {
@@ -288,9 +345,10 @@ pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), Topolo
         max_batch: 16,
         what: "one batch a block, one sync for those that queued up; then the pool and readers see it",
     });
-    commit.reads(&to_commit, |item| item);
-    let (order_end, execute_end, notify_end) = (commit.writes(&to_order), commit.writes(&to_execute), commit.writes(&to_notify));
-    let sync_end = commit.writes(&to_sync);
+    commit.reads(&queues.to_commit, |item| item);
+    let (order_end, execute_end, notify_end) =
+        (commit.writes(&queues.to_order), commit.writes(&queues.to_execute), commit.writes(&queues.to_notify));
+    let sync_end = commit.writes(&queues.sync.hints);
     commit.instances(move |_| {
         CommitStage::new(CommitOutputs {
             order: order_end.clone(),
@@ -299,47 +357,44 @@ pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), Topolo
             sync: sync_end.clone(),
         })
     });
+}
 
+fn wire_sync(builder: &mut TopologyBuilder, queues: &Queues, peers: Arc<dyn Peers>, clock: Arc<dyn Clock>) {
     let mut sync = builder.stage::<SyncStage>(StageSpec {
         name: "sync",
         workers: 1,
         max_batch: 256,
         what: "heads and blocks from and to other nodes, transactions to the sealers",
     });
-    sync.reads(&to_sync, SyncInput::Notice);
-    sync.reads(&checked, |checked| SyncInput::Notice(ToSync::Checked(checked)));
-    sync.reads(&sync_groups, SyncInput::Notice);
-    sync.reads(&block_frames, SyncInput::Frame);
-    sync.reads(&transaction_frames, SyncInput::Frame);
+    sync.reads(&queues.sync.hints, SyncInput::Notice);
+    sync.reads(&queues.sync.checked, |checked| SyncInput::Notice(ToSync::Checked(checked)));
+    sync.reads(&queues.sync.groups, SyncInput::Notice);
+    sync.reads(&queues.sync.blocks, SyncInput::Frame);
+    sync.reads(&queues.sync.transactions, SyncInput::Frame);
     let outputs = SyncOutputs {
         peers,
-        order: sync.writes(&downloaded),
-        submissions: sync.writes(&lanes),
-        repairs: sync.writes(&repair_lanes),
-        check: sync.writes(&checking),
+        order: sync.writes(&queues.sync.downloaded),
+        submissions: sync.writes(&queues.submissions),
+        repairs: sync.writes(&queues.repairs),
+        check: sync.writes(&queues.sync.check),
     };
     let mut once = Some(SyncStage::new(outputs, clock));
     sync.instances(move |_| once.take().expect("the stage has one worker"));
+}
 
+fn wire_check(builder: &mut TopologyBuilder, queues: &Queues, workers: Workers) {
     let mut check = builder.stage::<CheckStage>(StageSpec {
         name: "check",
         workers: workers.verify,
         max_batch: 8,
         what: "downloaded blocks: transactions against their root, senders",
     });
-    check.reads(&checking, |item| item);
-    let results = check.writes(&checked);
+    check.reads(&queues.sync.check, |item| item);
+    let results = check.writes(&queues.sync.checked);
     check.instances(move |_| {
         let signatures: Box<dyn SignatureVerifier> = Box::new(SerialVerifier);
         CheckStage::new(signatures, results.clone())
     });
-
-    let mut notify =
-        builder.stage::<NotifyStage>(StageSpec { name: "notify", workers: 1, max_batch: 256, what: "log each block, call listeners" });
-    notify.reads(&to_notify, |item| item);
-    notify.instances(move |_| NotifyStage::new(listeners.clone()));
-
-    Ok((builder.build()?, Inlets { submissions, frames, sync: sync_inlet, groups }))
 }
 
 #[cfg(test)]

@@ -111,6 +111,7 @@ impl GroupSync {
                 effects.extend(self.engine.handle(input, now_ms));
             }
         }
+        self.next_tick = Instant::now() + Duration::from_millis(self.engine.next_tick_in_ms());
     }
 
     fn carry_out(&mut self, effect: Effect, outputs: &SyncOutputs) -> Option<Input> {
@@ -224,7 +225,6 @@ impl GroupSync {
         if now >= self.next_tick {
             self.advance(Input::Tick, outputs, now_ms);
         }
-        self.next_tick = now + Duration::from_millis(self.engine.next_tick_in_ms());
         let transactions = self.transactions.tick(&*outputs.peers, now);
         let due = self.next_peers.min(self.next_tick).min(transactions);
         if self.answer.is_some() { now } else { due }

@@ -170,7 +170,9 @@ impl Peers for Line {
     }
 
     fn multicast(&self, group: GroupId, to: &[NodeId], kind: PeerKind, payload: Bytes) {
-        to.iter().for_each(|to| drop(self.send(group, *to, kind, payload.clone())));
+        for to in to {
+            self.send(group, *to, kind, payload.clone());
+        }
     }
 
     fn connected(&self, _: GroupId) -> Vec<NodeId> {
@@ -184,11 +186,14 @@ impl Peers for Line {
 /// Takes a final block if it is the next and a quorum signed it, executes and commits it.
 struct TakesFinalBlocks {
     ledger: Arc<Ledger>,
+    /// Held by whoever makes the chain grow.
+    growing: Arc<Mutex<()>>,
     sync: Sender<ToSync>,
 }
 
 impl TakesFinalBlocks {
     fn take(&self, block: FinalBlock) -> Result<(), String> {
+        let _growing = self.growing.lock();
         let (head, epoch) = (self.ledger.chain().head(), self.ledger.epoch());
         if block.header.number != head.header.number + 1 {
             return Ok(());
@@ -234,6 +239,7 @@ struct Running {
 pub struct Cluster {
     pub sealers: Vec<NodeId>,
     ledgers: Vec<Arc<Ledger>>,
+    growing: Vec<Arc<Mutex<()>>>,
     running: BTreeMap<usize, Running>,
     network: Arc<Network>,
 }
@@ -243,7 +249,8 @@ impl Cluster {
     pub fn new(nodes: usize) -> Self {
         let sealers: Vec<NodeId> = sorted_keys(nodes).iter().map(KeyPair::node_id).collect();
         let ledgers = (0..nodes).map(|node| open(&sealers, node)).collect();
-        Self { sealers, ledgers, running: BTreeMap::new(), network: Arc::default() }
+        let growing = (0..nodes).map(|_| Arc::default()).collect();
+        Self { sealers, ledgers, growing, running: BTreeMap::new(), network: Arc::default() }
     }
 
     pub fn ledger(&self, node: usize) -> &Arc<Ledger> {
@@ -257,7 +264,7 @@ impl Cluster {
     pub fn start(&mut self, node: usize) {
         let own = key(node).node_id();
         let line = Arc::new(Line { own, network: Arc::clone(&self.network) });
-        let (builder, ends) = wire(&self.ledgers[node], line);
+        let (builder, ends) = wire((&self.ledgers[node], &self.growing[node]), line);
         let pipeline = Pipeline::start(builder.build().unwrap(), &PipelineConfig::default()).unwrap();
         ends.lanes.add_group(group());
         assert!(ends.inlet.open(Arc::clone(&self.ledgers[node])));
@@ -269,7 +276,7 @@ impl Cluster {
     /// A door behind which nobody reads.
     pub fn idle_inlet(&self) -> SyncInlet {
         let line = Arc::new(Line { own: key(0).node_id(), network: Arc::clone(&self.network) });
-        let (_, ends) = wire(&self.ledgers[0], line);
+        let (_, ends) = wire((&self.ledgers[0], &self.growing[0]), line);
         ends.inlet.open(Arc::clone(&self.ledgers[0]));
         ends.inlet
     }
@@ -293,6 +300,7 @@ impl Cluster {
                 accumulator: commit.accumulator.clone(),
             })
             .collect();
+        let _growing = self.growing[node].lock();
         self.ledgers[node].commit(&copies).unwrap();
         let _ = self.running[&node].notices.send(ToSync::Committed(group()));
     }
@@ -328,7 +336,7 @@ struct Ends {
     notices: Sender<ToSync>,
 }
 
-fn wire(ledger: &Arc<Ledger>, peers: Arc<dyn Peers>) -> (TopologyBuilder, Ends) {
+fn wire((ledger, growing): (&Arc<Ledger>, &Arc<Mutex<()>>), peers: Arc<dyn Peers>) -> (TopologyBuilder, Ends) {
     let mut builder = TopologyBuilder::new("sync");
     let lanes_of = |name: &'static str| LaneSpec::<Incoming> {
         name,
@@ -391,7 +399,7 @@ fn wire(ledger: &Arc<Ledger>, peers: Arc<dyn Peers>) -> (TopologyBuilder, Ends) 
     let mut order = builder.stage::<TakesFinalBlocks>(StageSpec { name: "order", workers: 1, max_batch: 64, what: "takes blocks" });
     order.reads(&to_order, |item| item);
     let back = order.writes(&to_sync);
-    let mut once = Some(TakesFinalBlocks { ledger: Arc::clone(ledger), sync: back });
+    let mut once = Some(TakesFinalBlocks { ledger: Arc::clone(ledger), growing: Arc::clone(growing), sync: back });
     order.instances(move |_| once.take().unwrap());
     (builder, Ends { lanes, submissions, inlet, notices })
 }

@@ -118,8 +118,9 @@ fn transaction_is_given_to_who_asks_from_the_pool_and_from_recent_blocks() {
 #[test]
 fn outsider_and_garbage_change_nothing() {
     let mut cluster = Cluster::new(2);
-    cluster.start(0);
     cluster.listen(1);
+    cluster.start(0);
+    wait_for("the member is greeted", PATIENCE, || !cluster.heard(1).is_empty());
     let outsider = NodeId([9; 64]);
     for payload in [vec![], vec![1], vec![3; 200], vec![2; 25], vec![0xff; 1_000]] {
         for kind in [PeerKind::Sync, PeerKind::Transactions, PeerKind::Consensus] {

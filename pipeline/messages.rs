@@ -6,12 +6,22 @@ use millrace_access::blockchain::Commit;
 use millrace_access::verifier::ExecutedBlock;
 use millrace_administration::engine::FinalBlock;
 use millrace_administration::pbft::WINDOW;
+use millrace_administration::sync::Verdict;
 use millrace_administration::{Epoch, Proposal};
-use millrace_base::{B256, Block, BlockSignature, GroupId};
+use millrace_base::{B256, Block, BlockSignature, GroupId, NodeId, VerifiedTx};
 use millrace_ledger::Ledger;
 use millrace_ledger::view::{Submission, SubmitError};
 
 use crate::frames::Frame;
+
+/// Who brought a transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// A client of this node: the sealers have to be told.
+    Client,
+    /// Another node, which has told the sealers.
+    Peer,
+}
 
 /// To the verify stage: a raw transaction with the ledger it is for.
 pub struct Incoming {
@@ -19,6 +29,8 @@ pub struct Incoming {
     pub ledger: Arc<Ledger>,
     /// The bytes and whom to tell.
     pub submission: Submission,
+    /// Who brought it.
+    pub source: Source,
 }
 
 impl Incoming {
@@ -118,6 +130,46 @@ pub struct ToCommit {
     pub ledger: Arc<Ledger>,
     /// The final block with its writes.
     pub commit: Commit,
+}
+
+/// To the sync stage. All but opening, closing and checking are hints: one that is lost delays.
+pub enum ToSync {
+    /// Sync this group from now on.
+    Open(Arc<Ledger>),
+    /// No longer.
+    Close(GroupId),
+    /// Members of the group were connected or lost.
+    PeersChanged(GroupId),
+    /// Blocks became durable: the head is in the chain.
+    Committed(GroupId),
+    /// Transactions of this node's clients entered the pool.
+    Admitted {
+        /// The group.
+        group: GroupId,
+        /// The transactions.
+        transactions: Vec<VerifiedTx>,
+    },
+    /// The ordering engine refused a message or block that an honest node would not have sent.
+    Refused {
+        /// The group.
+        group: GroupId,
+        /// Who sent it.
+        from: NodeId,
+        /// Why.
+        reason: String,
+    },
+    /// A downloaded block was checked.
+    Checked(Checked),
+}
+
+/// What became of a check.
+pub struct Checked {
+    /// The group.
+    pub group: GroupId,
+    /// Of the check.
+    pub ticket: u64,
+    /// Its result.
+    pub verdict: Verdict,
 }
 
 /// To the notify stage.

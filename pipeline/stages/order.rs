@@ -33,7 +33,7 @@ use millrace_base::{Bytes, GroupId, VerifiedTx};
 use millrace_ledger::Ledger;
 
 use crate::evidence::{Case, EvidenceLog};
-use crate::messages::{Done, ToCommit, ToExecute, ToNotify, ToOrder};
+use crate::messages::{Done, ToCommit, ToExecute, ToNotify, ToOrder, ToSync};
 use crate::peers::{PeerKind, Peers};
 use crate::runtime::{Batch, Fanout, Sender, Stage};
 use group::GroupOrder;
@@ -78,6 +78,8 @@ pub struct OrderOutputs {
     pub commit: Fanout<ToCommit>,
     /// Drops to report.
     pub notify: Sender<ToNotify>,
+    /// Nodes whose blocks or messages were refused.
+    pub sync: Sender<ToSync>,
 }
 
 /// What the stage works with.
@@ -205,6 +207,7 @@ impl OrderStage {
             Out::Send { group, to, kind, payload } => drop(self.parts.peers.send(group, to, kind, payload)),
             Out::Multicast { group, to, payload } => self.parts.peers.multicast(group, &to, PeerKind::Consensus, payload),
             Out::Evidence(group, case) => record(&mut self.parts.evidence, group, &case, now_ms),
+            Out::Refused(group, from, reason) => drop(self.outputs.sync.send(ToSync::Refused { group, from, reason })),
             Out::Done(done) => done(),
         }
     }

@@ -22,6 +22,7 @@ use parking_lot::RwLock;
 
 use crate::conduct::Conduct;
 use crate::genesis::Genesis;
+use crate::view::SyncStatus;
 
 /// What a ledger is opened with.
 pub struct LedgerConfig {
@@ -127,6 +128,7 @@ pub struct Ledger {
     head: RwLock<Arc<HeadView>>,
     epoch: RwLock<Arc<Epoch>>,
     engine: RwLock<EngineStatus>,
+    sync: RwLock<SyncStatus>,
     halted: RwLock<Option<String>>,
     ingress: IngressGauge,
     /// Whether the order stage has been told of new transactions and has not looked yet.
@@ -175,6 +177,7 @@ impl Ledger {
             head: RwLock::new(Arc::new(view)),
             epoch: RwLock::new(Arc::new(epoch)),
             engine: RwLock::new(engine),
+            sync: RwLock::default(),
             halted: RwLock::new(None),
             ingress,
             wake: AtomicBool::new(false),
@@ -278,6 +281,11 @@ impl Ledger {
     /// The order stage publishes what its engine says.
     pub fn publish_engine(&self, status: EngineStatus) {
         *self.engine.write() = status;
+    }
+
+    /// The sync stage publishes what its machine says.
+    pub fn publish_sync(&self, status: SyncStatus) {
+        *self.sync.write() = status;
     }
 
     /// Stops the group for good; the first reason stands. The others go on.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use millrace_base::GroupId;
 use millrace_ledger::view::{GroupChange, GroupChangeError, GroupStatus, LedgerView, NodeInfo, NodeView, Submission, SubmitError};
-use millrace_pipeline::messages::Incoming;
+use millrace_pipeline::messages::{Incoming, Source};
 use millrace_pipeline::runtime::{LaneError, LaneSender, MetricsHandle};
 
 use crate::config::NodeConfig;
@@ -54,7 +54,9 @@ impl NodeHandle {
                 format!("group {group} has {} bytes of transactions waiting for verification; try again", ledger.ingress().bytes());
             return (submission.reply)(Err(SubmitError::Busy(message)));
         }
-        let Err(error) = self.submissions.send(group, Incoming { ledger: Arc::clone(&ledger), submission }) else { return };
+        let Err(error) = self.submissions.send(group, Incoming { ledger: Arc::clone(&ledger), submission, source: Source::Client }) else {
+            return;
+        };
         ledger.ingress().leave(bytes);
         let error_reply = match &error {
             LaneError::Full(_) => SubmitError::Busy(format!("group {group} has too many transactions waiting for verification; try again")),

@@ -287,7 +287,10 @@ impl GroupOrder {
                     outbox.out.push(Out::Commit(ToCommit { ledger: Arc::clone(&self.ledger), commit }));
                 }
                 Effect::Void { above } => self.void(above, now_ms, outbox),
-                Effect::Refused { from, reason } => self.refusals.note(&self.ledger, &from, &reason, now_ms),
+                Effect::Refused { from, reason } => {
+                    self.refusals.note(&self.ledger, &from, &reason, now_ms);
+                    outbox.out.push(Out::Refused(self.ledger.id(), from, reason));
+                }
                 Effect::Evidence { offender, what, statements } => {
                     self.ledger.conduct().note_evidence(offender, &what, now_ms);
                     outbox.out.push(Out::Evidence(group, Case { offender, what, statements }));

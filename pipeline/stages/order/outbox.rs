@@ -12,9 +12,20 @@ use crate::peers::PeerKind;
 pub(super) enum Out {
     Execute(GroupId, ToExecute),
     Commit(ToCommit),
-    Send { group: GroupId, to: NodeId, kind: PeerKind, payload: Bytes },
-    Multicast { group: GroupId, to: Arc<[NodeId]>, payload: Bytes },
+    Send {
+        group: GroupId,
+        to: NodeId,
+        kind: PeerKind,
+        payload: Bytes,
+    },
+    Multicast {
+        group: GroupId,
+        to: Arc<[NodeId]>,
+        payload: Bytes,
+    },
     Evidence(GroupId, Case),
+    /// A node sent what an honest one would not, and why.
+    Refused(GroupId, NodeId, String),
     Done(Done),
 }
 

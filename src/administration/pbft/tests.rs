@@ -1,5 +1,3 @@
-
-
 #[path = "tests/cluster.rs"]
 mod cluster;
 #[path = "tests/liar.rs"]

@@ -244,9 +244,10 @@ impl Shared {
         {
             return Err(Ending::new(EndReason::Erased, "its address was erased"));
         }
+        let admission = self.registry.admit(session, &self.own(), &self.limits);
         let common = session.common(&self.groups.of(&session.peer));
         session.set_common(&common);
-        match self.registry.admit(session, &self.own(), &self.limits) {
+        match admission {
             Admission::Opened => {
                 self.sink.connected(session.peer);
                 self.sink.groups_changed(session.peer, &common);

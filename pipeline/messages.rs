@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use millrace_access::blockchain::Commit;
 use millrace_access::verifier::ExecutedBlock;
+use millrace_administration::engine::FinalBlock;
+use millrace_administration::pbft::WINDOW;
 use millrace_administration::{Epoch, Proposal};
 use millrace_base::{B256, Block, BlockSignature, GroupId};
 use millrace_ledger::Ledger;
-use millrace_ledger::view::Submission;
+use millrace_ledger::view::{Submission, SubmitError};
+
+use crate::frames::Frame;
 
 /// To the verify stage: a raw transaction with the ledger it is for.
 pub struct Incoming {
@@ -17,12 +21,37 @@ pub struct Incoming {
     pub submission: Submission,
 }
 
+impl Incoming {
+    /// Says that it was not accepted, and gives back the room it took.
+    pub fn refuse(self, error: SubmitError) {
+        self.ledger.ingress().leave(self.submission.raw.len());
+        (self.submission.reply)(Err(error));
+    }
+}
+
+/// Told once that something has been done.
+pub type Done = Box<dyn FnOnce() + Send>;
+
 /// To the order stage.
 pub enum ToOrder {
     /// Order this group from now on.
     Open(Arc<Ledger>),
+    /// Order this group no more, and answer once no stage holds anything of it but what [`Done`]'s owner still sends. Blocks that are
+    /// final already are committed first; everything else is taken up again when the group is opened.
+    Close(GroupId, Done),
+    /// The execute stage has let go of a group that is being closed.
+    Closed(GroupId),
     /// The pool has transactions that it did not have before.
     Wake(GroupId),
+    /// A message of another node's engine.
+    Frame(Frame),
+    /// A block that sync downloaded; at most [`MAX_BLOCKS_HANDED_IN`] of a group at a time.
+    Block {
+        /// The group.
+        group: GroupId,
+        /// The block.
+        block: Box<FinalBlock>,
+    },
     /// A block was executed.
     Executed(Box<Executed>),
     /// Blocks up to this height are durable.
@@ -36,10 +65,16 @@ pub enum ToOrder {
     Failed(GroupId),
 }
 
+/// Downloaded blocks of one group that may be on their way to the order stage, above the last height that is durable: enough to keep
+/// execution and commit busy while the next ones are checked.
+pub const MAX_BLOCKS_HANDED_IN: usize = 2 * WINDOW as usize;
+
 /// An executed block on its way back to the order stage.
 pub struct Executed {
     /// The group.
     pub group: GroupId,
+    /// Number of the [`ToExecute::Run`] it answers.
+    pub run: u64,
     /// The block without signatures, what it writes, and the accumulator after it.
     pub block: ExecutedBlock,
     /// The epoch from the next height on, when this block changed it.
@@ -54,6 +89,8 @@ pub enum ToExecute {
     Run {
         /// The group.
         group: GroupId,
+        /// Names this execution among all of the node: a result that comes after its height was made void is of no use.
+        run: u64,
         /// The proposal.
         proposal: Box<Proposal>,
     },
@@ -71,6 +108,8 @@ pub enum ToExecute {
         /// The height.
         height: u64,
     },
+    /// Forget the group, and answer with [`ToOrder::Closed`].
+    Close(GroupId),
 }
 
 /// To the commit stage.

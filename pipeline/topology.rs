@@ -6,17 +6,22 @@ use std::sync::Arc;
 
 use millrace_access::verifier::{SerialVerifier, SignatureVerifier};
 use millrace_administration::pbft::WINDOW;
+use millrace_base::GroupId;
 use millrace_base::clock::Clock;
-use millrace_ledger::VoteLog;
+use millrace_ledger::view::SubmitError;
+use millrace_ledger::{Ledger, VoteLog};
 
-use crate::messages::{Incoming, ToCommit, ToExecute, ToNotify, ToOrder};
+use crate::evidence::EvidenceLog;
+use crate::frames::{self, Frame, FrameInlet};
+use crate::messages::{Done, Incoming, MAX_BLOCKS_HANDED_IN, ToCommit, ToExecute, ToNotify, ToOrder};
+use crate::peers::Peers;
 use crate::runtime::{
     LaneQueue, LaneSender, LaneSpec, Pinning, Policy, QueueSpec, Sender, StageSpec, Topology, TopologyBuilder, TopologyError,
 };
 use crate::stages::commit::{CommitOutputs, CommitStage};
 use crate::stages::execute::ExecuteStage;
 use crate::stages::notify::{Listener, NotifyStage};
-use crate::stages::order::{OrderOutputs, OrderStage};
+use crate::stages::order::{OrderOutputs, OrderParts, OrderStage, pbft_engines};
 use crate::stages::verify::VerifyStage;
 
 /// Groups that one node runs at most: bounds the queues whose bound is so many items a group.
@@ -31,9 +36,12 @@ const VERIFY_BATCH: usize = 128;
 /// Events that may wait for listeners.
 const NOTIFY_DEPTH: usize = 4_096;
 
+/// Transactions of one group that other nodes gave on request and that wait for verification: what a window of proposals may lack.
+const REPAIR_DEPTH: usize = 8 * 1_024;
+
 /// A group's items that can be in one inner queue at once: each height of the window is announced, executed, made void and committed
-/// at most once, and a group is opened, woken and failed at most once at a time.
-const ITEMS_PER_GROUP: usize = 4 * WINDOW as usize + 4;
+/// at most once, downloaded blocks are bounded, and a group is opened, closed, let go, woken and failed at most once at a time.
+const ITEMS_PER_GROUP: usize = 4 * WINDOW as usize + MAX_BLOCKS_HANDED_IN + 8;
 
 /// How many threads work at each stage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,6 +65,10 @@ impl Workers {
 pub struct Parts {
     /// Votes of all groups.
     pub votes: VoteLog,
+    /// Evidence against sealers.
+    pub evidence: EvidenceLog,
+    /// Other nodes.
+    pub peers: Arc<dyn Peers>,
     /// Wall clock.
     pub clock: Arc<dyn Clock>,
     /// Told about blocks.
@@ -67,10 +79,42 @@ pub struct Parts {
 pub struct Inlets {
     /// Raw transactions from gateways.
     pub submissions: LaneSender<Incoming>,
-    /// To open and close groups' lanes.
-    pub lanes: LaneQueue<Incoming>,
-    /// Groups to open.
-    pub groups: Sender<ToOrder>,
+    /// Raw transactions that other nodes gave on request, submitted as `Submitter::REPAIR`.
+    pub repairs: LaneSender<Incoming>,
+    /// Consensus messages of other nodes.
+    pub frames: FrameInlet,
+    /// Groups to open and close.
+    pub groups: GroupInlet,
+}
+
+/// Opens and closes groups while others run. Clones are the same.
+#[derive(Clone)]
+pub struct GroupInlet {
+    order: Sender<ToOrder>,
+    submissions: LaneQueue<Incoming>,
+    repairs: LaneQueue<Incoming>,
+    frames: LaneQueue<Frame>,
+}
+
+impl GroupInlet {
+    /// Runs a group. `false` when the node is stopping. A group that is being closed must be closed first.
+    pub fn open(&self, ledger: Arc<Ledger>) -> bool {
+        let group = ledger.id();
+        self.submissions.add_group(group);
+        self.repairs.add_group(group);
+        self.frames.add_group(group);
+        self.order.send(ToOrder::Open(ledger)).is_ok()
+    }
+
+    /// Runs a group no more. What waits at the doors is refused at once, final blocks become durable, and `done` is called on a thread
+    /// of the pipeline when no stage works for the group any more. Queries may still hold its ledger then: its database is closed when
+    /// the last of them has let go. `false`, and `done` is never called, when the node is stopping.
+    pub fn close(&self, group: GroupId, done: Done) -> bool {
+        let waiting = self.submissions.remove_group(group).into_iter().chain(self.repairs.remove_group(group));
+        waiting.for_each(|incoming| incoming.refuse(SubmitError::Busy(format!("group {group} is being stopped"))));
+        drop(self.frames.remove_group(group));
+        self.order.send(ToOrder::Close(group, done)).is_ok()
+    }
 }
 
 /// Wires the node.
@@ -79,7 +123,7 @@ pub struct Inlets {
 /// A rule of the graph that is broken: a bug, found when the node starts and in a test.
 pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), TopologyError> {
     let mut builder = TopologyBuilder::new("millrace");
-    let Parts { votes, clock, listeners } = parts;
+    let Parts { votes, evidence, peers, clock, listeners } = parts;
     let lanes = builder.lanes(LaneSpec {
         name: "submissions",
         lane_depth: LANE_DEPTH,
@@ -90,12 +134,23 @@ pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), Topolo
         weight: |_| 1,
         why: "shed at the rim: clients are told; bytes are bounded by each group's ingress gauge",
     });
+    let repair_lanes = builder.lanes(LaneSpec {
+        name: "repairs",
+        lane_depth: REPAIR_DEPTH,
+        lane_weight: REPAIR_DEPTH as u64,
+        quantum: 32,
+        batch_weight: VERIFY_BATCH as u64,
+        max_lanes: MAX_GROUPS,
+        weight: |_| 1,
+        why: "beside the clients' lanes, so that their flood cannot keep a proposal incomplete; the order stage asks again",
+    });
+    let frame_lanes = builder.lanes(frames::lane_spec(MAX_GROUPS));
     let inner = MAX_GROUPS * ITEMS_PER_GROUP;
     let to_order = builder.queue::<ToOrder>(QueueSpec::new(
         "to-order",
         inner,
         Policy::NeverFull,
-        "a wake-up is sent once until it is taken, executed and committed heights lie in the window",
+        "a wake-up is sent once until it is taken, executed and committed heights lie in the window, sync bounds its blocks",
     ));
     let (executing, committing) = (Pinning::new(workers.execute), Pinning::new(workers.commit));
     let to_execute = builder.pinned_queue::<ToExecute>(
@@ -114,7 +169,14 @@ pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), Topolo
     ));
 
     let submissions = builder.ingress("rpc", &lanes);
-    let groups = builder.ingress("node", &to_order);
+    let repairs = builder.ingress("peers", &repair_lanes);
+    let frames = FrameInlet::new(builder.ingress("peers", &frame_lanes));
+    let groups = GroupInlet {
+        order: builder.ingress("node", &to_order),
+        submissions: lanes.clone(),
+        repairs: repair_lanes.clone(),
+        frames: frame_lanes.clone(),
+    };
 
     let mut verify = builder.stage::<VerifyStage>(StageSpec {
         name: "verify",
@@ -123,6 +185,7 @@ pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), Topolo
         what: "decode, cheap checks, recover the sender, into the pool",
     });
     verify.reads(&lanes, |incoming| incoming);
+    verify.reads(&repair_lanes, |incoming| incoming);
     let wake = verify.writes(&to_order);
     let verify_clock = Arc::clone(&clock);
     verify.instances(move |_| {
@@ -137,8 +200,10 @@ pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), Topolo
         what: "seal from the pool, agree by PBFT, durable votes, finality by checkpoint",
     });
     order.reads(&to_order, |item| item);
+    order.reads(&frame_lanes, ToOrder::Frame);
     let outputs = OrderOutputs { execute: order.writes(&to_execute), commit: order.writes(&to_commit), notify: order.writes(&to_notify) };
-    let mut once = Some(OrderStage::new(votes, outputs, clock));
+    let order_parts = OrderParts { votes: Box::new(votes), evidence, peers, clock, engines: pbft_engines() };
+    let mut once = Some(OrderStage::new(order_parts, outputs));
     order.instances(move |_| once.take().expect("the stage has one worker"));
 
     let mut execute = builder.stage::<ExecuteStage>(StageSpec {
@@ -168,19 +233,21 @@ pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), Topolo
     notify.reads(&to_notify, |item| item);
     notify.instances(move |_| NotifyStage::new(listeners.clone()));
 
-    Ok((builder.build()?, Inlets { submissions, lanes, groups }))
+    Ok((builder.build()?, Inlets { submissions, repairs, frames, groups }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peers::Alone;
     use millrace_base::clock::SystemClock;
 
     #[test]
     fn picture_of_the_node_is_the_golden_one() {
         let directory = tempfile::tempdir().unwrap();
         let votes = VoteLog::open(directory.path()).unwrap();
-        let parts = Parts { votes, clock: Arc::new(SystemClock), listeners: Vec::new() };
+        let evidence = EvidenceLog::new(directory.path().join("evidence"));
+        let parts = Parts { votes, evidence, peers: Arc::new(Alone), clock: Arc::new(SystemClock), listeners: Vec::new() };
         let (topology, _inlets) = wire(Workers::for_cores(2), parts).unwrap();
         let golden = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/topology.golden.txt"));
         crate::runtime::check_golden(golden, &topology.render()).unwrap();

@@ -2,16 +2,29 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Distance between the ports of networks that one test process starts.
-static NEXT: AtomicU16 = AtomicU16::new(0);
+/// Ports of one network: a reserved one, then as many for each protocol as a network may have nodes.
+const PORTS: u16 = 32;
+/// Distance between the ports of one protocol and those of the next.
+pub const NODES: u16 = 10;
+
+/// All below those that the kernel gives to outgoing connections, which would take them at random.
+const FIRST_PORT: u16 = 10_000;
+const BLOCKS: u16 = 700;
+
+/// Takes a block of ports that no other test process on this machine has. The listener on its first port is the reservation.
+pub fn reserve_ports() -> TcpListener {
+    let start = u16::try_from(std::process::id() % u32::from(BLOCKS)).unwrap();
+    let candidates = (0..BLOCKS).map(|step| FIRST_PORT + (start + step) % BLOCKS * PORTS);
+    candidates.into_iter().find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok()).expect("a free block of ports")
+}
 
 /// What differs between the networks of tests.
 #[derive(Default)]
@@ -32,6 +45,7 @@ pub struct Network {
     groups: u16,
     directory: tempfile::TempDir,
     port: u16,
+    _reservation: TcpListener,
     arguments: Vec<String>,
     errors: Option<PathBuf>,
 }
@@ -44,11 +58,11 @@ impl Network {
 
     /// Starts one node with groups 1..=`groups`, set up as a test needs it.
     pub fn start_with(groups: u16, setup: Setup<'_>) -> Self {
-        // Each test is a process of its own under nextest: the process id spreads their ports.
-        let spread = u16::try_from(std::process::id() % 2_000).unwrap() * 4 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let reservation = reserve_ports();
+        let port = reservation.local_addr().unwrap().port() + 1;
         let directory = setup.parent.map_or_else(tempfile::tempdir, tempfile::tempdir_in).unwrap();
         let arguments = setup.arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let mut network = Self { child: None, groups, directory, port: 20_000 + spread, arguments, errors: setup.errors };
+        let mut network = Self { child: None, groups, directory, port, _reservation: reservation, arguments, errors: setup.errors };
         network.restart();
         if !setup.settings.is_empty() {
             network.halt();
@@ -73,7 +87,7 @@ impl Network {
         let port = |offset: u16| (self.port + offset).to_string();
         let mut child = Command::new(env!("CARGO_BIN_EXE_millrace"))
             .args(["devnet", "--nodes", "1", "--json", "--groups", &self.groups.to_string()])
-            .args(["--rpc-port", &port(0), "--channel-port", &port(10_000), "--p2p-port", &port(20_000)])
+            .args(["--rpc-port", &port(0), "--channel-port", &port(NODES), "--p2p-port", &port(2 * NODES)])
             .args(&self.arguments)
             .arg("--dir")
             .arg(self.directory())
@@ -97,6 +111,11 @@ impl Network {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Where the operator is served: JSON-RPC with management, metrics, health.
+    pub fn operator(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port + 1_000)
+    }
+
     /// Kills the node as a power cut would, as far as the process goes.
     pub fn kill(&mut self) {
         let mut child = self.child.take().unwrap();
@@ -117,6 +136,16 @@ impl Network {
         let signalled = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
         assert!(signalled.success());
         assert!(child.wait().unwrap().success(), "the node did not stop in order");
+    }
+
+    /// The node's process.
+    pub fn process(&self) -> u32 {
+        self.child.as_ref().expect("the node runs").id()
+    }
+
+    /// A port of the node: 0 is JSON-RPC, 1 the channel port.
+    pub fn socket(&self, door: u16) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port + door * NODES).into()
     }
 
     /// Whether the process is alive.

@@ -1,27 +1,29 @@
-//! The interface of an ordering engine, the same for one sealer and for many.
+//! The interface of an ordering engine, the same for one sealer and for many, for PBFT and for Raft.
 //!
 //! An engine is a function of (state, input, now) to effects. The driver (the order stage, or the simulator) carries the effects out
-//! **in order**: it appends the vote records of a turn to the vote log and syncs it *before* any message of that turn leaves, then it
-//! delivers messages, starts executions and commits final blocks.
+//! **in order**, with one exception that safety rests on: whatever leaves the node, and whatever follows from it, waits until every
+//! [`Effect::Record`] of the turn is durable. Engines count their own votes themselves; nothing they send comes back to them.
+//!
+//! Messages and records are opaque to the driver: it moves bytes between engines of the same kind and gives an engine its own records
+//! back after a restart.
 
-use millrace_base::{B256, BlockSignature, NodeId, Signature, VerifiedTx};
+use millrace_base::{B256, BlockHeader, BlockSignature, Bytes, NodeId, VerifiedTx};
 
 use crate::epoch::Epoch;
 
-/// What a leader proposes: which transactions, in which order, at which time. Names transactions by hash.
+/// What is agreed on for one height: which transactions, in which order, at which time. A later view proposes it again unchanged, so
+/// the block that follows from it does not depend on the view that decided it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ProposalHeader {
     /// Height of the block to be.
     pub height: u64,
-    /// View it was proposed in.
-    pub view: u64,
     /// Digest of the epoch that governs the height.
     pub epoch: B256,
-    /// Digest of the proposal one height below, or the hash of the last block of the epoch before.
+    /// Digest of the proposal one height below, or the hash of the last block before the first proposal of an epoch.
     pub previous: B256,
     /// Proposed block timestamp, milliseconds; above the one below.
     pub timestamp_ms: u64,
-    /// Index of the proposer.
+    /// Index of the sealer that proposed it first.
     pub sealer: u32,
     /// Transaction hashes in execution order.
     pub transactions: Vec<B256>,
@@ -36,50 +38,40 @@ pub struct Proposal {
     pub transactions: Vec<VerifiedTx>,
 }
 
-/// What a vote says.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum VoteKind {
-    /// "I have accepted this proposal in this view."
-    Prepare,
-    /// "I have seen a quorum of prepares."
-    Commit,
-    /// "Executing it gave this block hash." Signed over the block hash itself: these signatures end in the block.
-    Checkpoint,
+/// A final block of another node, as sync downloaded it: its transactions match the transaction root of the header, nothing else is
+/// known of it.
+#[derive(Clone, Debug)]
+pub struct FinalBlock {
+    /// Its header.
+    pub header: BlockHeader,
+    /// Signatures over the header's hash.
+    pub signatures: Vec<BlockSignature>,
+    /// Its transactions.
+    pub transactions: Vec<VerifiedTx>,
+    /// Who sent it.
+    pub from: NodeId,
 }
 
-/// A sealer's signed vote.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Message {
-    /// What it says.
-    pub kind: VoteKind,
-    /// Height voted on.
-    pub height: u64,
-    /// View of the proposal.
-    pub view: u64,
-    /// Proposal digest, or block hash for [`VoteKind::Checkpoint`].
-    pub subject: B256,
-    /// Index of the voter in the epoch.
-    pub sealer: u32,
-    /// By the voter's node key.
-    pub signature: Signature,
-}
-
-/// A vote as the vote log remembers it. It must be durable before the vote leaves the node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct VoteRecord {
-    /// What was voted.
-    pub kind: VoteKind,
-    /// Height.
-    pub height: u64,
-    /// View.
-    pub view: u64,
-    /// Digest or block hash.
-    pub subject: B256,
+/// What became of [`Effect::Gather`].
+#[derive(Clone, Debug)]
+pub enum Gathered {
+    /// The transactions, in the order asked for. None of them, and none of their nonces, is in the chain's window, and each may be in
+    /// a block of this height.
+    Complete(Vec<VerifiedTx>),
+    /// The proposal must not be voted for: one of its transactions cannot be in a block of this height.
+    Refused(String),
 }
 
 /// What an engine is told.
 #[derive(Clone, Debug)]
 pub enum Input {
+    /// A message of the engine of another sealer, which the network has authenticated as `from`.
+    Frame {
+        /// The sender.
+        from: NodeId,
+        /// As its engine sent it.
+        payload: Bytes,
+    },
     /// The sealer filled the proposal asked for by [`Effect::Seal`].
     Sealed {
         /// Height asked for.
@@ -91,13 +83,22 @@ pub enum Input {
         /// Transactions in order.
         transactions: Vec<VerifiedTx>,
     },
-    /// A vote arrived, this node's own included.
-    Vote(Message),
+    /// Answer to [`Effect::Gather`].
+    Gathered {
+        /// Height asked for.
+        height: u64,
+        /// Digest of the proposal asked for.
+        digest: B256,
+        /// What was found.
+        outcome: Gathered,
+    },
     /// A proposal handed out by [`Effect::Execute`] was executed.
     Executed {
         /// Its height.
         height: u64,
-        /// Hash of the executed header.
+        /// The executed header.
+        header: Box<BlockHeader>,
+        /// Its hash.
         hash: B256,
         /// The epoch from the next height on, when executing this one changed it.
         next_epoch: Option<Epoch>,
@@ -107,18 +108,36 @@ pub enum Input {
         /// The height.
         height: u64,
     },
-    /// Time passed.
+    /// A downloaded block, in height order per sender; any height may come more than once.
+    Block(Box<FinalBlock>),
+    /// Whether transactions wait in the pool that no proposal holds: a leader that leaves them waiting is replaced.
+    Pending(bool),
+    /// Time passed; see [`Engine::deadline_ms`].
     Tick,
 }
 
 /// What an engine wants done. Order matters.
 #[derive(Clone, Debug)]
 pub enum Effect {
-    /// Append to the vote log and sync before any message of this turn leaves.
-    Record(VoteRecord),
-    /// Send to all sealers, this node included.
-    Broadcast(Message),
-    /// This node leads the height: fill a proposal, when there is something to propose, and answer with [`Input::Sealed`].
+    /// Append to the vote log and sync before anything of this turn leaves the stage. Given back to the engine after a restart until
+    /// `height` is durable in the chain.
+    Record {
+        /// Height it speaks of.
+        height: u64,
+        /// As the engine will read it again.
+        body: Bytes,
+    },
+    /// Send to one node.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// For [`Input::Frame`] there.
+        payload: Bytes,
+    },
+    /// Send to all other sealers of the epoch.
+    Broadcast(Bytes),
+    /// This node leads the height: fill a proposal, when there is something to propose, and answer with [`Input::Sealed`]. Replaces
+    /// an earlier wish.
     Seal {
         /// Height to fill.
         height: u64,
@@ -129,7 +148,28 @@ pub enum Effect {
         /// At most this many transactions.
         limit: u64,
     },
-    /// Ordered: execute it. Handed out in height order.
+    /// Reserve these transactions for the height, taking them from the pool and, where the pool lacks them, from other nodes; answer
+    /// with [`Input::Gathered`]. The same wish may come again with more nodes to ask; a wish for another digest at the height replaces it.
+    Gather {
+        /// Height of the proposal.
+        height: u64,
+        /// Its digest.
+        digest: B256,
+        /// Hashes in order.
+        hashes: Vec<B256>,
+        /// Nodes that vouched for it and so have them, best first.
+        holders: Vec<NodeId>,
+    },
+    /// After a restart: transactions of a proposal that is still in flight, from the vote log. The pool takes them as reserved for the
+    /// height and gives them to nodes that ask for them: nobody else may have them.
+    Restore {
+        /// Height of the proposal.
+        height: u64,
+        /// Its transactions in order.
+        transactions: Vec<VerifiedTx>,
+    },
+    /// Ordered: execute it. Handed out in height order. Its transactions are reserved for the height from now on, whether they were
+    /// gathered or came with a downloaded block.
     Execute(Box<Proposal>),
     /// Final: a quorum signed the executed block. Commit it, with these signatures.
     Finalize {
@@ -140,10 +180,26 @@ pub enum Effect {
         /// Signatures of distinct sealers.
         signatures: Vec<BlockSignature>,
     },
-    /// Everything ordered or asked for above this height is void; its transactions go back to the pool.
+    /// Everything sealed, gathered, ordered or executed above this height is void; its transactions go back to the pool.
     Void {
         /// Last height that stands.
         above: u64,
+    },
+    /// A message or block of a node was refused although an honest node would not have sent it.
+    Refused {
+        /// Whose.
+        from: NodeId,
+        /// Why, for the log and the status.
+        reason: String,
+    },
+    /// Two signed statements of one sealer that contradict each other.
+    Evidence {
+        /// Who signed them.
+        offender: NodeId,
+        /// What they are about.
+        what: String,
+        /// Both messages as they were sent.
+        statements: [Bytes; 2],
     },
     /// This node's own execution differs from what a quorum signed: stop the group, keep the evidence.
     Diverged {
@@ -154,6 +210,19 @@ pub enum Effect {
         /// What the quorum signed.
         quorum: B256,
     },
+}
+
+/// What an engine knows of one sealer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SealerStatus {
+    /// Who.
+    pub node: NodeId,
+    /// Its last durable height, as it says.
+    pub height: u64,
+    /// Its view, as it says.
+    pub view: u64,
+    /// When it was last heard, milliseconds since 1970; 0 is never.
+    pub heard_ms: u64,
 }
 
 /// What an engine says about itself, for status queries.
@@ -169,15 +238,26 @@ pub struct EngineStatus {
     pub final_height: u64,
     /// Sealers of the current epoch.
     pub sealers: Vec<NodeId>,
+    /// The sealer whose turn it is at the next height.
+    pub leader: Option<NodeId>,
+    /// What is known of the other sealers.
+    pub others: Vec<SealerStatus>,
+    /// What the next step waits for, in words; empty when nothing is in flight.
+    pub waits_for: String,
+    /// The last refusal, in words; empty when there was none.
+    pub last_refusal: String,
 }
 
 /// An ordering engine.
 pub trait Engine: Send {
-    /// Advances the state by one input. `now_ms` is the only clock there is.
+    /// Advances the state by one input. `now_ms` is the only clock there is; it may jump, also backwards.
     fn handle(&mut self, input: Input, now_ms: u64) -> Vec<Effect>;
 
     /// Begins: the effects that a fresh or restarted engine wants done first.
     fn start(&mut self, now_ms: u64) -> Vec<Effect>;
+
+    /// When [`Input::Tick`] is wanted next; earlier and later ones do no harm.
+    fn deadline_ms(&self) -> Option<u64>;
 
     /// For status queries.
     fn status(&self) -> EngineStatus;

@@ -8,5 +8,5 @@ pub mod epoch;
 pub mod pbft;
 pub mod sealer;
 
-pub use engine::{Effect, Engine, Input, Message, Proposal, VoteKind, VoteRecord};
+pub use engine::{Effect, Engine, Input, Proposal};
 pub use epoch::Epoch;

@@ -20,6 +20,7 @@ use millrace_core::{Durability, Storage, StorageError};
 use millrace_vm::{BlockHashes, EvmRules};
 use parking_lot::RwLock;
 
+use crate::conduct::Conduct;
 use crate::genesis::Genesis;
 
 /// What a ledger is opened with.
@@ -131,6 +132,7 @@ pub struct Ledger {
     /// Whether the order stage has been told of new transactions and has not looked yet.
     wake: AtomicBool,
     counters: LedgerCounters,
+    conduct: Conduct,
 }
 
 impl Ledger {
@@ -177,6 +179,7 @@ impl Ledger {
             ingress,
             wake: AtomicBool::new(false),
             counters: LedgerCounters::default(),
+            conduct: Conduct::default(),
         })
     }
 
@@ -223,6 +226,16 @@ impl Ledger {
     /// Figures for metrics.
     pub fn counters(&self) -> &LedgerCounters {
         &self.counters
+    }
+
+    /// What other nodes of the group did wrong.
+    pub fn conduct(&self) -> &Conduct {
+        &self.conduct
+    }
+
+    /// What the ordering engine last said about itself.
+    pub fn engine_status(&self) -> EngineStatus {
+        self.engine.read().clone()
     }
 
     /// The epoch that governs the block behind the head.

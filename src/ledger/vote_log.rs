@@ -1,50 +1,39 @@
-//! The vote log: what this node has voted, in all groups, durable before a vote leaves the node.
+//! The vote log: what the engines of all groups must remember over a crash, durable before anything that follows from it leaves the node.
 //!
-//! One append-only log serves all groups, so that one sync a loop turn covers them all. It is a directory of segments; a segment is
-//! deleted once every vote in it is for a height that its group has committed. After a restart the log says up to which view this
-//! node may have voted above the committed head, and those views are never used again. Called by the order stage alone.
+//! One append-only log serves all groups, so that one sync a loop turn covers them all. It is a directory of segments. A group's
+//! records up to its durable height are settled; when the log grows, the records of the oldest segments that are not settled are
+//! written again at its end and the segments are deleted, so its size follows what is in flight and not the slowest group. Records
+//! are bytes to the log: each engine reads its own. Called by the order stage alone.
 //!
-//! A record is `length (4) | checksum (8) | body`; a cut-off or damaged tail is what a crash leaves and is dropped: a vote whose
-//! record was not synced never left.
+//! A record is `length (4) | checksum (8) | body`; a cut-off or damaged tail is what a crash leaves and is dropped: nothing that
+//! rests on a record leaves before the record is synced.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use millrace_administration::{VoteKind, VoteRecord};
-use millrace_base::{GroupId, keccak256, wire};
+use millrace_base::{Bytes, GroupId, keccak256, wire};
 
-/// Size at which a new segment begins. Small, because a segment lives as long as the slowest group needs any of its votes.
-const SEGMENT_BYTES: u64 = 4 << 20;
+/// Size at which a new segment begins: some blocks with their transactions.
+const SEGMENT_BYTES: u64 = 16 << 20;
 
 /// Encoded size of one record's body at most; anything longer is damage.
-const MAX_RECORD_BYTES: usize = 256;
+const MAX_RECORD_BYTES: usize = 64 << 20;
+
+/// Bytes before the body of a record.
+const RECORD_HEADER_BYTES: usize = 12;
 
 #[derive(bincode::Encode, bincode::Decode)]
 struct Record {
     group: GroupId,
-    kind: u8,
     height: u64,
-    view: u64,
-    subject: [u8; 32],
+    body: Vec<u8>,
 }
-
-/// What the log remembers of one group.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Voted {
-    /// Highest height voted on.
-    pub height: u64,
-    /// Highest view voted in at heights above the committed one.
-    pub view: Option<u64>,
-}
-
-/// The highest view voted in, by group and height.
-type Views = HashMap<GroupId, BTreeMap<u64, u64>>;
 
 struct Segment {
     path: PathBuf,
-    /// Highest height voted on in it, by group.
+    /// Highest height spoken of in it, by group.
     heights: HashMap<GroupId, u64>,
 }
 
@@ -56,13 +45,15 @@ pub struct VoteLog {
     number: u64,
     /// Oldest first; the last is the one being written.
     segments: Vec<Segment>,
-    views: Views,
     committed: HashMap<GroupId, u64>,
     buffer: Vec<u8>,
 }
 
 impl VoteLog {
-    /// Opens or creates the log in a directory and reads what it holds.
+    /// Opens or creates the log in a directory.
+    ///
+    /// # Errors
+    /// What the file system says.
     pub fn open(directory: &Path) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let mut numbers: Vec<u64> = Vec::new();
@@ -72,51 +63,49 @@ impl VoteLog {
             numbers.extend(number);
         }
         numbers.sort_unstable();
-        let (mut segments, mut views) = (Vec::new(), Views::new());
+        let mut segments = Vec::new();
         for number in &numbers {
             let path = segment_path(directory, *number);
-            let heights = read_segment(&path, &mut views)?;
+            let mut heights = HashMap::new();
+            read_segment(&path, |record| note(&mut heights, record.group, record.height))?;
             segments.push(Segment { path, heights });
         }
         let number = numbers.last().map_or(0, |last| last + 1);
         let (file, segment) = create_segment(directory, number)?;
         segments.push(segment);
-        Ok(Self {
-            directory: directory.to_owned(),
-            file,
-            length: 0,
-            number,
-            segments,
-            views,
-            committed: HashMap::new(),
-            buffer: Vec::new(),
-        })
+        Ok(Self { directory: directory.to_owned(), file, length: 0, number, segments, committed: HashMap::new(), buffer: Vec::new() })
     }
 
-    /// What this node may have voted in a group whose durable head is `committed`.
-    pub fn voted(&self, group: GroupId, committed: u64) -> Voted {
-        let Some(views) = self.views.get(&group) else { return Voted::default() };
-        let height = views.last_key_value().map_or(0, |(height, _)| *height);
-        let view = views.range(committed + 1..).map(|(_, view)| *view).max();
-        Voted { height, view }
+    /// The durable records of a group that speak of heights above `committed`, oldest first.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn records(&self, group: GroupId, committed: u64) -> io::Result<Vec<Bytes>> {
+        let mut found = Vec::new();
+        let concerned = |segment: &&Segment| segment.heights.get(&group).is_some_and(|height| *height > committed);
+        for segment in self.segments.iter().filter(concerned) {
+            read_segment(&segment.path, |record| {
+                if record.group == group && record.height > committed {
+                    found.push(record.body.into());
+                }
+            })?;
+        }
+        Ok(found)
     }
 
     /// Adds a record to those of this turn. Nothing is durable before [`Self::sync`].
-    pub fn append(&mut self, group: GroupId, vote: &VoteRecord) {
-        let kind = match vote.kind {
-            VoteKind::Prepare => 0,
-            VoteKind::Commit => 1,
-            VoteKind::Checkpoint => 2,
-        };
-        let body = wire::encode(&Record { group, kind, height: vote.height, view: vote.view, subject: vote.subject.0 });
-        let length = u32::try_from(body.len()).expect("records are small");
+    pub fn append(&mut self, group: GroupId, height: u64, body: &[u8]) {
+        self.write(&Record { group, height, body: body.to_vec() });
+    }
+
+    fn write(&mut self, record: &Record) {
+        let body = wire::encode(record);
+        let length = u32::try_from(body.len()).expect("records are below their bound");
         self.buffer.extend_from_slice(&length.to_le_bytes());
         self.buffer.extend_from_slice(&checksum(&body));
         self.buffer.extend_from_slice(&body);
-        note(&mut self.views, group, vote.height, vote.view);
         let segment = self.segments.last_mut().expect("there is always one being written");
-        let height = segment.heights.entry(group).or_default();
-        *height = (*height).max(vote.height);
+        note(&mut segment.heights, record.group, record.height);
     }
 
     /// Whether records wait for [`Self::sync`].
@@ -125,6 +114,9 @@ impl VoteLog {
     }
 
     /// Makes every appended record durable. On an error nothing may leave the node; the call may be repeated.
+    ///
+    /// # Errors
+    /// What the file system says.
     pub fn sync(&mut self) -> io::Result<()> {
         if self.buffer.is_empty() {
             return Ok(());
@@ -142,33 +134,44 @@ impl VoteLog {
         Ok(())
     }
 
+    /// Begins a new segment with what still counts of the oldest ones, and deletes those.
     fn rotate(&mut self) -> io::Result<()> {
         let number = self.number + 1;
         let (file, segment) = create_segment(&self.directory, number)?;
         (self.file, self.number, self.length) = (file, number, 0);
         self.segments.push(segment);
-        self.delete_settled()
-    }
-
-    /// A group's blocks up to `height` are durable: its votes up to there are no longer needed.
-    pub fn committed(&mut self, group: GroupId, height: u64) {
-        self.committed.insert(group, height);
-        if let Some(views) = self.views.get_mut(&group) {
-            // The highest settled height stays, so that `voted` can say how far this node got.
-            *views = views.split_off(&height);
+        // The segment written last is mostly in flight: copying it would be work for nothing.
+        let settling = self.segments.len().saturating_sub(2);
+        let mut kept = Vec::new();
+        for segment in &self.segments[..settling] {
+            if self.is_settled(segment) {
+                continue;
+            }
+            let committed = &self.committed;
+            read_segment(&segment.path, |record| {
+                if committed.get(&record.group).is_none_or(|height| *height < record.height) {
+                    kept.push(record);
+                }
+            })?;
         }
-    }
-
-    fn delete_settled(&mut self) -> io::Result<()> {
-        let last = self.segments.len() - 1;
-        let is_settled = |segment: &Segment| {
-            segment.heights.iter().all(|(group, height)| self.committed.get(group).is_some_and(|committed| committed > height))
-        };
-        let count = self.segments[..last].iter().take_while(|segment| is_settled(segment)).count();
-        for segment in self.segments.drain(..count) {
+        kept.iter().for_each(|record| self.write(record));
+        self.file.write_all(&self.buffer)?;
+        self.file.sync_data()?;
+        self.length = self.buffer.len() as u64;
+        self.buffer.clear();
+        for segment in self.segments.drain(..settling) {
             fs::remove_file(&segment.path)?;
         }
         Ok(())
+    }
+
+    fn is_settled(&self, segment: &Segment) -> bool {
+        segment.heights.iter().all(|(group, height)| self.committed.get(group).is_some_and(|committed| committed >= height))
+    }
+
+    /// A group's blocks up to `height` are durable: its records up to there are no longer needed.
+    pub fn committed(&mut self, group: GroupId, height: u64) {
+        self.committed.insert(group, height);
     }
 }
 
@@ -188,32 +191,30 @@ fn checksum(body: &[u8]) -> [u8; 8] {
     keccak256(body)[..8].try_into().expect("a hash has 32 bytes")
 }
 
-fn note(views: &mut Views, group: GroupId, height: u64, view: u64) {
-    let highest = views.entry(group).or_default().entry(height).or_default();
-    *highest = (*highest).max(view);
+fn note(heights: &mut HashMap<GroupId, u64>, group: GroupId, height: u64) {
+    let highest = heights.entry(group).or_default();
+    *highest = (*highest).max(height);
 }
 
 /// Reads whole records up to the first that is cut off or damaged.
-fn read_segment(path: &Path, views: &mut Views) -> io::Result<HashMap<GroupId, u64>> {
+fn read_segment(path: &Path, mut take: impl FnMut(Record)) -> io::Result<()> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)?;
-    let (mut rest, mut heights) = (&bytes[..], HashMap::new());
+    let mut rest = &bytes[..];
     while let Some((record, next)) = split_record(rest) {
-        note(views, record.group, record.height, record.view);
-        let height = heights.entry(record.group).or_insert(0);
-        *height = record.height.max(*height);
+        take(record);
         rest = next;
     }
     if !rest.is_empty() {
         tracing::warn!(file = %path.display(), bytes = rest.len(), "the vote log's tail is cut off, as a crash leaves it; it is dropped");
     }
-    Ok(heights)
+    Ok(())
 }
 
 fn split_record(bytes: &[u8]) -> Option<(Record, &[u8])> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (header, rest) = bytes.split_first_chunk::<RECORD_HEADER_BYTES>()?;
+    let (length, sum) = header.split_first_chunk::<4>()?;
     let length = u32::from_le_bytes(*length) as usize;
-    let (sum, rest) = rest.split_first_chunk::<8>()?;
     if length > MAX_RECORD_BYTES {
         return None;
     }
@@ -227,38 +228,38 @@ fn split_record(bytes: &[u8]) -> Option<(Record, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millrace_base::B256;
 
     fn group(id: i64) -> GroupId {
         GroupId::new(id).unwrap()
     }
 
-    fn vote(height: u64, view: u64) -> VoteRecord {
-        VoteRecord { kind: VoteKind::Prepare, height, view, subject: B256::repeat_byte(7) }
+    fn bodies(log: &VoteLog, id: i64, committed: u64) -> Vec<Vec<u8>> {
+        log.records(group(id), committed).unwrap().iter().map(|body| body.to_vec()).collect()
     }
 
     #[test]
-    fn synced_votes_are_there_after_reopening_and_others_are_not() {
+    fn synced_records_are_there_after_reopening_and_others_are_not() {
         let directory = tempfile::tempdir().unwrap();
         let mut log = VoteLog::open(directory.path()).unwrap();
-        log.append(group(1), &vote(5, 2));
-        log.append(group(2), &vote(9, 0));
+        log.append(group(1), 5, b"five");
+        log.append(group(2), 9, b"nine");
+        log.append(group(1), 6, b"six");
         log.sync().unwrap();
-        log.append(group(1), &vote(6, 3));
+        log.append(group(1), 7, b"seven");
         drop(log);
         let log = VoteLog::open(directory.path()).unwrap();
-        assert_eq!(log.voted(group(1), 4), Voted { height: 5, view: Some(2) });
-        assert_eq!(log.voted(group(1), 5), Voted { height: 5, view: None });
-        assert_eq!(log.voted(group(2), 0), Voted { height: 9, view: Some(0) });
-        assert_eq!(log.voted(group(3), 0), Voted::default());
+        assert_eq!(bodies(&log, 1, 4), [&b"five"[..], b"six"]);
+        assert_eq!(bodies(&log, 1, 5), [&b"six"[..]]);
+        assert_eq!(bodies(&log, 2, 0), [&b"nine"[..]]);
+        assert!(bodies(&log, 3, 0).is_empty());
     }
 
     #[test]
     fn damaged_tail_is_dropped_and_what_stands_before_it_is_kept() {
         let directory = tempfile::tempdir().unwrap();
         let mut log = VoteLog::open(directory.path()).unwrap();
-        log.append(group(1), &vote(1, 1));
-        log.append(group(1), &vote(2, 1));
+        log.append(group(1), 1, b"one");
+        log.append(group(1), 2, b"two");
         log.sync().unwrap();
         let path = log.segments[0].path.clone();
         drop(log);
@@ -266,26 +267,25 @@ mod tests {
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         fs::write(&path, &bytes).unwrap();
-        assert_eq!(VoteLog::open(directory.path()).unwrap().voted(group(1), 0), Voted { height: 1, view: Some(1) });
+        assert_eq!(bodies(&VoteLog::open(directory.path()).unwrap(), 1, 0), [&b"one"[..]]);
     }
 
     #[test]
-    fn settled_segments_are_deleted_and_needed_ones_are_kept() {
+    fn log_keeps_what_is_in_flight_and_stays_small_beside_a_group_that_stands_still() {
         let directory = tempfile::tempdir().unwrap();
         let mut log = VoteLog::open(directory.path()).unwrap();
-        for height in 1..=100_000 {
-            log.append(group(1), &vote(height, 0));
+        log.append(group(2), 1, b"waits");
+        let body = vec![7; 1 << 20];
+        for height in 1..=100 {
+            log.append(group(1), height, &body);
+            log.sync().unwrap();
+            log.committed(group(1), height - 1);
         }
-        log.append(group(2), &vote(1, 0));
-        log.sync().unwrap();
-        log.committed(group(1), 100_001);
-        log.append(group(1), &vote(100_002, 0));
-        log.sync().unwrap();
-        assert_eq!(log.segments.len(), 2, "group 2 still needs its vote");
-        log.committed(group(2), 2);
-        log.rotate().unwrap();
-        assert_eq!(log.segments.len(), 2);
+        assert!(log.segments.len() <= 3, "{} segments", log.segments.len());
+        assert_eq!(bodies(&log, 1, 99), [&body[..]]);
         drop(log);
-        assert_eq!(VoteLog::open(directory.path()).unwrap().voted(group(1), 100_001), Voted { height: 100_002, view: Some(0) });
+        let log = VoteLog::open(directory.path()).unwrap();
+        assert_eq!(bodies(&log, 2, 0), [&b"waits"[..]]);
+        assert_eq!(bodies(&log, 1, 99).len(), 1);
     }
 }

@@ -1,3 +1,5 @@
+//! The order and the bounds of the send queue.
+
 use millrace_base::Bytes;
 
 use super::*;

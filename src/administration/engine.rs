@@ -96,7 +96,9 @@ pub enum Input {
     Executed {
         /// Its height.
         height: u64,
-        /// Hash of the executed header.
+        /// The executed header.
+        header: Box<BlockHeader>,
+        /// Its hash.
         hash: B256,
         /// The epoch from the next height on, when executing this one changed it.
         next_epoch: Option<Epoch>,
@@ -158,7 +160,16 @@ pub enum Effect {
         /// Nodes that vouched for it and so have them, best first.
         holders: Vec<NodeId>,
     },
-    /// Ordered: execute it. Handed out in height order.
+    /// After a restart: transactions of a proposal that is still in flight, from the vote log. The pool takes them as reserved for the
+    /// height and gives them to nodes that ask for them: nobody else may have them.
+    Restore {
+        /// Height of the proposal.
+        height: u64,
+        /// Its transactions in order.
+        transactions: Vec<VerifiedTx>,
+    },
+    /// Ordered: execute it. Handed out in height order. Its transactions are reserved for the height from now on, whether they were
+    /// gathered or came with a downloaded block.
     Execute(Box<Proposal>),
     /// Final: a quorum signed the executed block. Commit it, with these signatures.
     Finalize {

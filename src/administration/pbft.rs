@@ -1,28 +1,64 @@
 //! PBFT over a window of heights: prepare and commit order a proposal, a checkpoint makes the executed block final.
 //!
 //! ```text
-//! height:  asked ──Sealed──> prepared by us ──quorum of prepares──> committed by us ──quorum of commits──> ordered
-//!          ordered ──Execute/Executed──> checkpoint signed ──quorum of equal checkpoints──> final ──Committed──> forgotten
+//! height:  asked ──Sealed──> proposed ──transactions at hand──> prepared by us ──quorum of prepares──> committed by us
+//!          committed by us ──quorum of commits──> ordered ──Execute/Executed──> checkpoint signed
+//!          checkpoint signed ──quorum of equal checkpoints──> final ──Committed──> durable
 //! ```
 //! Several heights are between "asked" and "final" at once (the window), so ordering a height overlaps execution and commit of those
 //! below it. Ordered heights are executed, and become final, strictly in height order.
 //!
-//! Invariants: a vote is recorded before it is broadcast, and never twice for one (kind, height, view); votes are counted once a
-//! sealer; a view in which this node may have voted before a restart is never used again (`restored_view`).
+//! Why it is safe, with at most f of n faulty: within a view an honest sealer votes once a height, and two quorums of n − f share an
+//! honest one. Across views, whatever a quorum committed was first recorded as a certificate by each of them, and every new view
+//! is made of a quorum of view changes that carry those certificates. Promises outlive restarts because they are in the vote log
+//! before anything that rests on them leaves. The parts: [`order`] one view, [`view_change`] and [`certificate`] from view to view,
+//! [`finality`] from ordered to durable, [`import`] blocks from sync, [`repair`] lost messages, [`records`] restarts.
 //!
-//! One sealer is a real quorum of one and goes through every step above.
+//! One sealer is a real quorum of one and goes through every step above, without certificates: after a restart it begins a view it
+//! never voted in.
 
-use std::collections::BTreeMap;
+mod certificate;
+mod early;
+mod finality;
+mod import;
+mod message;
+mod order;
+mod records;
+mod repair;
+mod slot;
+mod status;
+mod timer;
+mod view_change;
 
-use millrace_base::{B256, BlockSignature, Bytes, KeyPair, Signature, VerifiedTx, wire};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::digest::{DigestWriter, Domain};
-use crate::engine::{Effect, Engine, EngineStatus, Input, Proposal, ProposalHeader};
+use millrace_base::{B256, BlockHeader, BlockSignature, Bytes, KeyPair, NodeId, wire};
+
+use crate::digest::Domain;
+use crate::engine::{Effect, Engine, EngineStatus, Input};
 use crate::epoch::Epoch;
+use certificate::Verifier;
+use early::Early;
+use import::Parked;
+use message::{Hash, Message, Stable, VoteKind};
+use records::{Memory, Promises, Record};
+use repair::Peer;
+use slot::{Slot, Standing};
+use timer::Timer;
+use view_change::{Changing, Views};
 
 /// Heights that may be in flight above the last durable one. Enough for ordering, execution and commit to overlap with a spare each;
 /// more would only lengthen the queue that an epoch change throws away.
 pub const WINDOW: u64 = 8;
+
+/// Widest window an engine accepts; bounds the certificates in a view change.
+pub const MAX_WINDOW: u64 = 32;
+
+/// How far a proposed timestamp may lie ahead of this node's clock, milliseconds.
+pub const MAX_AHEAD_MS: u64 = 10 * 60 * 1_000;
+
+/// Contradictions reported in one epoch: beyond that there is nothing to learn.
+const MAX_EVIDENCE: usize = 256;
 
 /// What an engine starts from.
 pub struct PbftConfig {
@@ -30,334 +66,265 @@ pub struct PbftConfig {
     pub domain: Domain,
     /// This node's key; its public key is its identity among the sealers.
     pub key: KeyPair,
-    /// The epoch that governs the next height.
+    /// The epoch that governs the next height. Its start must be the same at every node.
     pub epoch: Epoch,
-    /// Last durable height.
-    pub head_height: u64,
-    /// Its block hash.
+    /// Header of the last durable block.
+    pub head: BlockHeader,
+    /// Its hash.
     pub head_hash: B256,
-    /// Its timestamp, milliseconds.
-    pub head_timestamp_ms: u64,
+    /// Its signatures; view changes prove with them how far this node is. Empty for block 0.
+    pub head_signatures: Vec<BlockSignature>,
     /// What this node recorded above the head before a restart, oldest first.
     pub records: Vec<Bytes>,
-}
-
-/// What a vote says.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, bincode::Encode, bincode::Decode)]
-enum VoteKind {
-    /// "I have accepted this proposal in this view."
-    Prepare,
-    /// "I have seen a quorum of prepares."
-    Commit,
-    /// "Executing it gave this block hash." Signed over the block hash itself: these signatures end in the block.
-    Checkpoint,
-}
-
-/// A sealer's signed vote.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Message {
-    kind: VoteKind,
-    height: u64,
-    view: u64,
-    /// Proposal digest, or block hash for [`VoteKind::Checkpoint`].
-    subject: B256,
-    sealer: u32,
-    signature: Signature,
-}
-
-/// A vote as the vote log remembers it.
-#[derive(bincode::Encode, bincode::Decode)]
-struct VoteRecord {
-    kind: VoteKind,
-    height: u64,
-    view: u64,
-    subject: [u8; 32],
-}
-
-#[derive(Default)]
-struct Slot {
-    proposal: Option<Proposal>,
-    /// View in which the proposal was accepted.
-    view: u64,
-    digest: B256,
-    /// Votes by kind and sealer; the first one of a sealer counts.
-    votes: BTreeMap<(VoteKind, u32), Message>,
-    /// What this node itself voted.
-    own: BTreeMap<VoteKind, Message>,
-    ordered: bool,
-    executed: Option<B256>,
-    next_epoch: Option<Epoch>,
+    /// Heights in flight: [`WINDOW`], or 1 to [`MAX_WINDOW`] in experiments.
+    pub window: u64,
+    /// Usually [`MAX_AHEAD_MS`].
+    pub max_ahead_ms: u64,
 }
 
 /// The state machine of one group.
 pub struct PbftEngine {
-    config: PbftConfig,
+    domain: Domain,
+    key: KeyPair,
+    window: u64,
+    max_ahead_ms: u64,
+    epoch: Epoch,
+    epoch_hash: Hash,
+    /// This node's position among the sealers; none for an observer.
+    own: Option<u32>,
+    timer: Timer,
+    next_heartbeat_ms: u64,
+    /// View whose start is proven.
     view: u64,
+    changing: Option<Changing>,
+    views: Views,
+    /// Last height for which the present view proposes nothing any more.
+    base: u64,
+    promises: Promises,
+    /// Heights in flight, and a window of durable ones.
     slots: BTreeMap<u64, Slot>,
-    /// Next height without a proposal.
-    next_height: u64,
-    /// Whether the sealer was asked for `next_height`.
-    asked: bool,
-    /// Digest the next proposal builds on, and the timestamp it must exceed.
-    previous: (B256, u64),
+    /// Height and view of the proposal asked for.
+    asked: Option<(u64, u64)>,
     next_to_execute: u64,
     final_height: u64,
+    final_hash: B256,
     committed_height: u64,
-    /// Height whose execution ends the epoch; nothing above it is proposed.
+    committed_timestamp_ms: u64,
+    /// Height whose execution ends the epoch; nothing above it is executed under it.
     epoch_ends_at: Option<u64>,
+    /// The epoch that begins once this height is durable.
+    next_epoch: Option<(u64, Epoch)>,
+    /// Proof of the last final block of the epoch.
+    stable: Option<(u64, Stable)>,
+    is_pending: bool,
+    parked: Parked,
+    early: Early,
+    /// Early messages whose time has come.
+    replay: VecDeque<(NodeId, Bytes)>,
+    peers: BTreeMap<NodeId, Peer>,
+    evidence: BTreeSet<(u32, u64, u64, VoteKind)>,
+    last_refusal: String,
+    is_halted: bool,
+    /// Records of before the restart; those of a later epoch count when it begins.
+    records: Vec<Record>,
+    /// What the present turn wants done.
+    effects: Vec<Effect>,
 }
 
 impl PbftEngine {
     /// A machine that continues behind the durable head.
     pub fn new(config: PbftConfig) -> Self {
-        let head = config.head_height;
-        let views = config.records.iter().filter_map(|body| wire::decode::<VoteRecord>(body).ok()).map(|record| record.view);
-        Self {
-            view: views.max().map_or(0, |view| view + 1),
+        let epoch_hash = config.epoch.digest().0;
+        let head = config.head.number;
+        // The log checks its own integrity; what does not decode is of an engine of another kind.
+        let records: Vec<Record> = config.records.iter().filter_map(|body| wire::decode(body).ok()).collect();
+        let has_stable = head >= config.epoch.start && !config.head_signatures.is_empty();
+        let stable = has_stable.then(|| (head, Stable { header: config.head.encode_rlp(), signatures: config.head_signatures.clone() }));
+        let memory = Memory::of(&records, epoch_hash, head, &config.domain);
+        let mut engine = Self {
+            own: config.epoch.index_of(&config.key.node_id()),
+            domain: config.domain,
+            key: config.key,
+            window: config.window.clamp(1, MAX_WINDOW),
+            max_ahead_ms: config.max_ahead_ms,
+            base: config.epoch.start.saturating_sub(1),
+            epoch: config.epoch,
+            epoch_hash,
+            timer: Timer::default(),
+            next_heartbeat_ms: 0,
+            view: 0,
+            changing: None,
+            views: Views::default(),
+            promises: Promises::default(),
             slots: BTreeMap::new(),
-            next_height: head + 1,
-            asked: false,
-            previous: (config.head_hash, config.head_timestamp_ms),
+            asked: None,
             next_to_execute: head + 1,
             final_height: head,
+            final_hash: config.head_hash,
             committed_height: head,
+            committed_timestamp_ms: config.head.timestamp_ms,
             epoch_ends_at: None,
-            config,
-        }
-    }
-
-    fn own_index(&self) -> Option<u32> {
-        self.config.epoch.index_of(&self.config.key.node_id())
-    }
-
-    fn proposal_digest(&self, header: &ProposalHeader) -> B256 {
-        DigestWriter::new(&self.config.domain, "proposal")
-            .number(header.height)
-            .hash(header.epoch)
-            .hash(header.previous)
-            .number(header.timestamp_ms)
-            .number(u64::from(header.sealer))
-            .hashes(&header.transactions)
-            .finish()
-    }
-
-    /// The digest a vote signs. Checkpoints sign the block hash itself: clients verify them (`spec/client-protocol.md` 2.2).
-    fn vote_digest(&self, kind: VoteKind, height: u64, view: u64, subject: B256) -> B256 {
-        let name = match kind {
-            VoteKind::Prepare => "prepare",
-            VoteKind::Commit => "commit",
-            VoteKind::Checkpoint => return subject,
+            next_epoch: None,
+            stable,
+            is_pending: false,
+            parked: Parked::default(),
+            early: Early::default(),
+            replay: VecDeque::new(),
+            peers: BTreeMap::new(),
+            evidence: BTreeSet::new(),
+            last_refusal: String::new(),
+            is_halted: false,
+            records,
+            effects: Vec::new(),
         };
-        DigestWriter::new(&self.config.domain, name).number(height).number(view).hash(self.config.epoch.digest()).hash(subject).finish()
+        engine.resume(memory);
+        engine
     }
 
-    fn ask_for_proposal(&mut self, effects: &mut Vec<Effect>) {
-        let in_window = self.next_height <= self.committed_height.saturating_add(WINDOW);
-        if self.asked || !in_window || self.epoch_ends_at.is_some() {
+    /// Continues an epoch with what this node said in it before a restart.
+    fn resume(&mut self, memory: Memory) {
+        self.promises = memory.promises;
+        if self.quorum() <= 1 {
+            // Nothing a lone sealer said left the node before its block was durable: it begins a view it never voted in.
+            self.view = if memory.is_fresh { 0 } else { self.promises.floor + 1 };
+            self.promises = Promises::default();
             return;
         }
-        if self.own_index() != Some(self.config.epoch.leader(self.view, self.next_height)) {
-            return;
-        }
-        self.asked = true;
-        effects.push(Effect::Seal {
-            height: self.next_height,
-            view: self.view,
-            after_timestamp_ms: self.previous.1,
-            limit: self.config.epoch.tx_count_limit,
-        });
-    }
-
-    fn on_sealed(&mut self, seal: (u64, u64), timestamp_ms: u64, transactions: Vec<VerifiedTx>, effects: &mut Vec<Effect>) {
-        let (height, view) = seal;
-        let Some(index) = self.own_index() else { return };
-        if !self.asked || height != self.next_height || view != self.view {
-            return;
-        }
-        let header = ProposalHeader {
-            height,
-            epoch: self.config.epoch.digest(),
-            previous: self.previous.0,
-            timestamp_ms: timestamp_ms.max(self.previous.1 + 1),
-            sealer: index,
-            transactions: transactions.iter().map(VerifiedTx::hash).collect(),
-        };
-        let digest = self.proposal_digest(&header);
-        self.previous = (digest, header.timestamp_ms);
-        self.next_height += 1;
-        self.asked = false;
-        let slot = self.slots.entry(height).or_default();
-        (slot.digest, slot.view) = (digest, view);
-        slot.proposal = Some(Proposal { header, transactions });
-        self.vote(VoteKind::Prepare, height, view, digest, effects);
-    }
-
-    fn vote(&mut self, kind: VoteKind, height: u64, view: u64, subject: B256, effects: &mut Vec<Effect>) {
-        let Some(sealer) = self.own_index() else { return };
-        let signature = self.config.key.sign(self.vote_digest(kind, height, view, subject));
-        let message = Message { kind, height, view, subject, sealer, signature };
-        let slot = self.slots.entry(height).or_default();
-        if slot.own.contains_key(&kind) {
-            return;
-        }
-        slot.own.insert(kind, message);
-        let record = VoteRecord { kind, height, view, subject: subject.0 };
-        effects.push(Effect::Record { height, body: wire::encode(&record).into() });
-        self.on_vote(message, effects);
-    }
-
-    fn on_vote(&mut self, message: Message, effects: &mut Vec<Effect>) {
-        let in_window = message.height > self.final_height && message.height <= self.committed_height.saturating_add(WINDOW);
-        if !in_window || !self.is_authentic(&message) {
-            return;
-        }
-        let slot = self.slots.entry(message.height).or_default();
-        slot.votes.entry((message.kind, message.sealer)).or_insert(message);
-        self.advance(message.height, effects);
-    }
-
-    fn is_authentic(&self, message: &Message) -> bool {
-        let own = self.slots.get(&message.height).and_then(|slot| slot.own.get(&message.kind));
-        if own == Some(message) {
-            return true;
-        }
-        let Some(sealer) = self.config.epoch.sealers.get(message.sealer as usize) else { return false };
-        sealer.verify(self.vote_digest(message.kind, message.height, message.view, message.subject), &message.signature)
-    }
-
-    /// Signatures of distinct sealers for one kind and subject.
-    fn supporters(slot: &Slot, kind: VoteKind, subject: B256) -> impl Iterator<Item = &Message> {
-        slot.votes.range((kind, 0)..=(kind, u32::MAX)).map(|(_, vote)| vote).filter(move |vote| vote.subject == subject)
-    }
-
-    fn has_quorum(&self, height: u64, kind: VoteKind, subject: B256) -> bool {
-        self.slots.get(&height).is_some_and(|slot| Self::supporters(slot, kind, subject).count() >= self.config.epoch.quorum())
-    }
-
-    /// Takes every step that the votes for a height allow.
-    fn advance(&mut self, height: u64, effects: &mut Vec<Effect>) {
-        let Some(slot) = self.slots.get(&height) else { return };
-        let digest = slot.digest;
-        let view = slot.view;
-        if slot.proposal.is_some() {
-            if self.has_quorum(height, VoteKind::Prepare, digest) {
-                self.vote(VoteKind::Commit, height, view, digest, effects);
+        let floor = self.promises.floor;
+        self.changing = (floor > 0).then_some(Changing { to: floor, own: None, resend: (1, 1) });
+        for (height, prepared) in memory.prepared {
+            let transactions = prepared.transactions.clone();
+            let slot = self.slots.entry(height).or_default();
+            slot.logged = Some(prepared.digest);
+            // In view 0 what was accepted stands; a later view begins with its proof and says itself what is proposed.
+            if floor == 0 && prepared.certificate.view == 0 {
+                let (brief, view) = (prepared.certificate.brief, prepared.certificate.view);
+                for (sealer, kind, signature) in &prepared.certificate.signers {
+                    let (sealer, kind, signature) = (*sealer, *kind, *signature);
+                    let (epoch, subject) = (brief.epoch, prepared.digest.0);
+                    slot.votes.insert_valid(message::Vote { kind, epoch, height, view, subject, sealer, signature });
+                }
+                slot.prepared = Some(prepared);
+                let digest = slot.prepared.as_ref().map(|prepared| prepared.digest).expect("just set");
+                slot.adopt(digest, Standing::Linked);
+            } else {
+                slot.prepared = Some(prepared);
             }
-            if self.has_quorum(height, VoteKind::Commit, digest) {
-                self.slots.entry(height).or_default().ordered = true;
-            }
+            self.effects.push(Effect::Restore { height, transactions });
         }
-        self.execute_ordered(effects);
-        self.finalize_executed(effects);
-        self.ask_for_proposal(effects);
-    }
-
-    fn execute_ordered(&mut self, effects: &mut Vec<Effect>) {
-        while let Some(slot) = self.slots.get(&self.next_to_execute) {
-            let Some(proposal) = slot.proposal.as_ref().filter(|_| slot.ordered) else { break };
-            effects.push(Effect::Execute(Box::new(proposal.clone())));
-            self.next_to_execute += 1;
+        if self.promises.pending_change().is_some() {
+            self.say_change();
         }
     }
 
-    fn on_executed(&mut self, height: u64, hash: B256, next_epoch: Option<Epoch>, effects: &mut Vec<Effect>) {
-        let Some(slot) = self.slots.get_mut(&height) else { return };
-        if slot.executed.is_some() {
-            return;
-        }
-        let view = slot.view;
-        slot.executed = Some(hash);
-        if next_epoch.is_some() {
-            self.epoch_ends_at = Some(height);
-        }
-        slot.next_epoch = next_epoch;
-        self.vote(VoteKind::Checkpoint, height, view, hash, effects);
-        self.advance(height, effects);
+    fn quorum(&self) -> usize {
+        self.epoch.quorum()
     }
 
-    fn finalize_executed(&mut self, effects: &mut Vec<Effect>) {
+    /// Highest height that messages are taken for: others may be a window ahead.
+    fn last_tracked(&self) -> u64 {
+        self.committed_height.saturating_add(2 * self.window)
+    }
+
+    fn verifier(&self) -> Verifier<'_> {
+        Verifier { domain: &self.domain, epoch: &self.epoch, epoch_hash: self.epoch_hash }
+    }
+
+    fn refuse(&mut self, from: NodeId, reason: String) {
+        self.last_refusal = format!("{}: {reason}", millrace_base::hex::encode(&from.0[..4]));
+        self.effects.push(Effect::Refused { from, reason });
+    }
+
+    fn on_frame(&mut self, from: NodeId, frame: &Bytes) {
+        match Message::decode(frame) {
+            Ok(Message::Propose(vote, content)) => self.on_propose(from, vote, content, frame),
+            Ok(Message::Vote(vote)) => self.on_vote(from, vote, frame),
+            Ok(Message::Votes(votes)) => self.on_votes(from, &votes, frame),
+            Ok(Message::ViewChange(change)) => self.on_view_change(from, change),
+            Ok(Message::NewView(new_view)) => self.on_new_view(from, new_view),
+            Ok(Message::Fetch(height, digest)) => self.on_fetch(from, height, digest),
+            Ok(Message::Content(content)) => self.on_content(content),
+            Ok(Message::Status(status)) => self.on_status(from, &status),
+            Err(reason) => self.refuse(from, reason),
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Frame { from, payload } => self.on_frame(from, &payload),
+            Input::Sealed { height, view, timestamp_ms, transactions } => self.on_sealed((height, view), timestamp_ms, transactions),
+            Input::Gathered { height, digest, outcome } => self.on_gathered(height, digest, outcome),
+            Input::Executed { height, header, hash, next_epoch } => self.on_executed(height, (*header, hash), next_epoch),
+            Input::Committed { height } => self.on_committed(height),
+            Input::Block(block) => self.on_block(*block),
+            Input::Pending(is_pending) => self.is_pending = is_pending,
+            Input::Tick => {}
+        }
+    }
+
+    /// Takes every step that is possible now.
+    fn settle(&mut self) {
         loop {
-            let height = self.final_height + 1;
-            let Some(slot) = self.slots.get(&height) else { return };
-            let Some(own) = slot.executed else { return };
-            if let Some(other) = self.diverging_checkpoint(slot, own) {
-                effects.push(Effect::Diverged { height, own, quorum: other });
-                return;
+            self.begin_view();
+            self.order_heights();
+            let mut has_moved = self.import_parked();
+            self.execute_ordered();
+            has_moved |= self.finalize_executed();
+            // Each frame was kept once and is read once; entering a view or an epoch is the only way to more of them.
+            while let Some((from, frame)) = self.replay.pop_front() {
+                self.on_frame(from, &frame);
+                has_moved = true;
             }
-            if !self.has_quorum(height, VoteKind::Checkpoint, own) {
-                return;
+            if !has_moved || self.is_halted {
+                break;
             }
-            let signatures = Self::supporters(slot, VoteKind::Checkpoint, own)
-                .map(|vote| BlockSignature { index: vote.sealer, signature: vote.signature })
-                .collect();
-            effects.push(Effect::Finalize { height, hash: own, signatures });
-            self.final_height = height;
-            let next_epoch = self.slots.get_mut(&height).and_then(|slot| slot.next_epoch.take());
-            if let Some(epoch) = next_epoch {
-                let timestamp_ms =
-                    self.slots.get(&height).and_then(|slot| slot.proposal.as_ref()).map_or(0, |proposal| proposal.header.timestamp_ms);
-                self.begin_epoch(epoch, (own, timestamp_ms), effects);
-                return;
-            }
+        }
+        if !self.is_halted {
+            self.ask_for_proposal();
         }
     }
 
-    fn diverging_checkpoint(&self, slot: &Slot, own: B256) -> Option<B256> {
-        let others = slot.votes.range((VoteKind::Checkpoint, 0)..=(VoteKind::Checkpoint, u32::MAX)).map(|(_, vote)| vote.subject);
-        others
-            .filter(|subject| *subject != own)
-            .find(|subject| Self::supporters(slot, VoteKind::Checkpoint, *subject).count() >= self.config.epoch.quorum())
-    }
-
-    fn begin_epoch(&mut self, epoch: Epoch, last: (B256, u64), effects: &mut Vec<Effect>) {
-        effects.push(Effect::Void { above: self.final_height });
-        self.slots.retain(|height, _| *height <= self.final_height);
-        self.config.epoch = epoch;
-        self.next_height = self.final_height + 1;
-        self.next_to_execute = self.next_height;
-        self.previous = last;
-        self.asked = false;
-        self.epoch_ends_at = None;
+    fn run_timers(&mut self) {
+        self.timer.wait(self.is_waiting());
+        let now_ms = self.timer.now_ms();
+        if self.timer.due_ms(self.epoch.consensus_timeout_ms).is_some_and(|due| now_ms >= due) {
+            self.on_timeout();
+            self.settle();
+        }
+        if self.heartbeat_due_ms().is_some_and(|due| now_ms >= due) {
+            self.on_heartbeat();
+        }
     }
 }
 
 impl Engine for PbftEngine {
-    fn handle(&mut self, input: Input, _now_ms: u64) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        match input {
-            Input::Sealed { height, view, timestamp_ms, transactions } => {
-                self.on_sealed((height, view), timestamp_ms, transactions, &mut effects);
-            }
-            Input::Executed { height, hash, next_epoch } => self.on_executed(height, hash, next_epoch, &mut effects),
-            Input::Committed { height } => {
-                self.committed_height = self.committed_height.max(height.min(self.final_height));
-                self.slots.retain(|slot, _| *slot > self.committed_height);
-            }
-            Input::Frame { .. } | Input::Gathered { .. } | Input::Block(_) | Input::Pending(_) | Input::Tick => {}
+    fn handle(&mut self, input: Input, now_ms: u64) -> Vec<Effect> {
+        if self.is_halted {
+            return Vec::new();
         }
-        self.ask_for_proposal(&mut effects);
-        effects
+        self.timer.advance(now_ms);
+        self.take(input);
+        self.settle();
+        if !self.is_halted {
+            self.run_timers();
+        }
+        std::mem::take(&mut self.effects)
     }
 
-    fn start(&mut self, _now_ms: u64) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        self.ask_for_proposal(&mut effects);
-        effects
+    fn start(&mut self, now_ms: u64) -> Vec<Effect> {
+        self.handle(Input::Tick, now_ms)
     }
 
     fn deadline_ms(&self) -> Option<u64> {
-        None
+        if self.is_halted {
+            return None;
+        }
+        let timeout = self.timer.due_ms(self.epoch.consensus_timeout_ms);
+        [timeout, self.heartbeat_due_ms()].into_iter().flatten().min().map(|due| self.timer.outer_at(due))
     }
 
     fn status(&self) -> EngineStatus {
-        EngineStatus {
-            view: self.view,
-            to_view: self.view,
-            next_height: self.next_height,
-            final_height: self.final_height,
-            sealers: self.config.epoch.sealers.clone(),
-            ..EngineStatus::default()
-        }
+        self.describe()
     }
 }
 

@@ -1,29 +1,30 @@
 //! The node as gateways see it: [`NodeView`].
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use millrace_base::GroupId;
-use millrace_ledger::Registry;
-use millrace_ledger::view::{GroupStatus, LedgerView, NodeInfo, NodeView, Submission, SubmitError};
-use millrace_pipeline::messages::Incoming;
+use millrace_ledger::view::{GroupChange, GroupChangeError, GroupStatus, LedgerView, NodeInfo, NodeView, Submission, SubmitError};
+use millrace_pipeline::messages::{Incoming, Source};
 use millrace_pipeline::runtime::{LaneError, LaneSender, MetricsHandle};
 
 use crate::config::NodeConfig;
+use crate::node::groups::Groups;
 use crate::node::metrics;
 
 /// See the module.
 pub(super) struct NodeHandle {
     info: NodeInfo,
     configured_peers: Vec<String>,
-    registry: Arc<Registry>,
+    groups: Groups,
     submissions: LaneSender<Incoming>,
     metrics: MetricsHandle,
     is_stopping: AtomicBool,
 }
 
 impl NodeHandle {
-    pub fn new(config: &NodeConfig, registry: Arc<Registry>, submissions: LaneSender<Incoming>, metrics: MetricsHandle) -> Self {
+    pub fn new(config: &NodeConfig, groups: Groups, submissions: LaneSender<Incoming>, metrics: MetricsHandle) -> Self {
         let info = NodeInfo {
             chain_id: config.chain_id,
             node_id: config.key.node_id(),
@@ -33,7 +34,7 @@ impl NodeHandle {
             supported_version: config.supported_version.clone(),
         };
         let configured_peers = config.p2p.peers.clone();
-        Self { info, configured_peers, registry, submissions, metrics, is_stopping: AtomicBool::new(false) }
+        Self { info, configured_peers, groups, submissions, metrics, is_stopping: AtomicBool::new(false) }
     }
 
     /// From now on every submission is refused.
@@ -46,14 +47,16 @@ impl NodeHandle {
             return (submission.reply)(Err(SubmitError::Busy("the node is stopping".into())));
         }
         let group = submission.group;
-        let Some(ledger) = self.registry.get(group) else { return (submission.reply)(Err(SubmitError::NoSuchGroup)) };
+        let Some(ledger) = self.groups.registry().get(group) else { return (submission.reply)(Err(SubmitError::NoSuchGroup)) };
         let bytes = submission.raw.len();
         if !ledger.ingress().enter(bytes) {
             let message =
                 format!("group {group} has {} bytes of transactions waiting for verification; try again", ledger.ingress().bytes());
             return (submission.reply)(Err(SubmitError::Busy(message)));
         }
-        let Err(error) = self.submissions.send(group, Incoming { ledger: Arc::clone(&ledger), submission }) else { return };
+        let Err(error) = self.submissions.send(group, Incoming { ledger: Arc::clone(&ledger), submission, source: Source::Client }) else {
+            return;
+        };
         ledger.ingress().leave(bytes);
         let error_reply = match &error {
             LaneError::Full(_) => SubmitError::Busy(format!("group {group} has too many transactions waiting for verification; try again")),
@@ -70,18 +73,22 @@ impl NodeView for NodeHandle {
     }
 
     fn ledger(&self, group: GroupId) -> Option<Arc<dyn LedgerView>> {
-        self.registry.get(group).map(|ledger| ledger as Arc<dyn LedgerView>)
+        self.groups.registry().get(group).map(|ledger| ledger as Arc<dyn LedgerView>)
     }
 
     fn groups(&self) -> Vec<GroupId> {
-        self.registry.ids()
+        self.groups.registry().ids()
     }
 
     fn group_status(&self, group: GroupId) -> GroupStatus {
-        match self.registry.get(group) {
-            Some(_) => GroupStatus::Running,
-            None => GroupStatus::Inexistent,
+        self.groups.status(group)
+    }
+
+    fn change_group(&self, group: GroupId, change: GroupChange) -> Result<(), GroupChangeError> {
+        if self.is_stopping.load(Ordering::Acquire) {
+            return Err(GroupChangeError::Failed("the node is stopping".into()));
         }
+        self.groups.change(group, change)
     }
 
     fn peers(&self) -> Vec<NodeInfo> {
@@ -92,13 +99,21 @@ impl NodeView for NodeHandle {
         self.configured_peers.clone()
     }
 
+    fn add_peers(&self, _: &[SocketAddr]) -> Result<usize, String> {
+        Err("TODO".into())
+    }
+
+    fn erase_peers(&self, _: &[SocketAddr]) -> Result<usize, String> {
+        Err("TODO".into())
+    }
+
     fn submit(&self, submissions: Vec<Submission>) {
         submissions.into_iter().for_each(|submission| self.submit_one(submission));
     }
 
     fn metrics(&self) -> String {
         let mut text = self.metrics.snapshot().to_prometheus();
-        metrics::render_ledgers(&self.registry, &mut text);
+        metrics::render_ledgers(self.groups.registry(), &mut text);
         metrics::render_process(&mut text);
         text
     }
@@ -109,7 +124,7 @@ impl NodeView for NodeHandle {
         }
         let halted =
             |ledger: &Arc<millrace_ledger::Ledger>| ledger.halted().map(|reason| format!("group {} has halted: {reason}", ledger.id()));
-        match self.registry.all().iter().find_map(halted) {
+        match self.groups.registry().all().iter().find_map(halted) {
             Some(reason) => Err(reason),
             None => Ok(()),
         }

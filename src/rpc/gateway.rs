@@ -20,7 +20,7 @@ use crate::envelope::{self, Answer, Call, Incoming, Outcome, Request};
 use crate::error::RpcError;
 use crate::lenient::{self, TooDeep};
 use crate::limits::{LARGE_BODY_BYTES, MAX_REPLY_BYTES, MAX_WAITING_QUERIES, REQUEST_TIME_LIMIT};
-use crate::methods::{self, Context, Handler, Membership, Run};
+use crate::methods::{self, Context, Handler, Management, Membership, Run};
 use crate::params::{self, Arguments};
 use crate::quota::Quotas;
 use crate::submit::{self, Raw};
@@ -33,6 +33,8 @@ const TOO_DEEP: &[u8] = b"ERROR while handleRequest:Exceeded stackLimit in readV
 pub struct GatewayConfig {
     /// Whether group methods answer on nodes that are not members (`rpc.act_as_group_member`).
     pub membership: Membership,
+    /// Whether this door takes requests that change groups and peers.
+    pub management: Management,
     /// Bodies whose queries run at the same time.
     pub query_workers: usize,
     /// Time for all requests of a body.
@@ -47,6 +49,7 @@ impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
             membership: Membership::Required,
+            management: Management::Forbidden,
             query_workers: 8,
             time_limit: REQUEST_TIME_LIMIT,
             quotas: Arc::default(),
@@ -115,7 +118,12 @@ impl Gateway {
     /// A gateway to `node`.
     pub fn new(node: Arc<dyn NodeView>, config: &GatewayConfig) -> Self {
         Self {
-            context: Arc::new(Context { node, membership: config.membership, topics: config.topics.clone() }),
+            context: Arc::new(Context {
+                node,
+                membership: config.membership,
+                management: config.management,
+                topics: config.topics.clone(),
+            }),
             quotas: Arc::clone(&config.quotas),
             workers: Arc::new(Semaphore::new(config.query_workers)),
             waiting: AtomicUsize::new(0),

@@ -1,0 +1,147 @@
+//! Heartbeats, and what they make the others repeat.
+//!
+//! Messages may be lost. Each sealer says about once a second how far it is, and whoever is further sends it what it lacks: the start
+//! of the view, proposals, votes, certificates, signatures of final blocks. Bounded by the window; a node further behind needs sync.
+
+use millrace_base::{Bytes, NodeId};
+
+use super::PbftEngine;
+use super::message::{Content, Hash, Message, Status, VoteKind, progress};
+use super::slot::{Ordered, Slot};
+use crate::engine::Effect;
+
+/// Time between two heartbeats.
+const HEARTBEAT_MS: u64 = 1_000;
+
+/// What was said less than this ago may still be on its way and is not repeated.
+const ON_ITS_WAY_MS: u64 = 400;
+
+/// Proposals sent again for one heartbeat: they may be large.
+const PROPOSALS: usize = 4;
+
+/// What is known of another sealer.
+#[derive(Clone, Copy, Default)]
+pub struct Peer {
+    pub committed: u64,
+    pub view: u64,
+    pub heard_ms: u64,
+}
+
+impl PbftEngine {
+    pub(super) fn heartbeat_due_ms(&self) -> Option<u64> {
+        (self.own.is_some() && self.epoch.sealers.len() > 1).then_some(self.next_heartbeat_ms)
+    }
+
+    pub(super) fn on_heartbeat(&mut self) {
+        self.next_heartbeat_ms = self.timer.now_ms().saturating_add(HEARTBEAT_MS);
+        self.broadcast(Message::Status(self.own_status()).encode());
+        self.repeat_change();
+        self.repeat_wishes();
+    }
+
+    fn own_status(&self) -> Status {
+        let above = self.final_height.saturating_add(1);
+        let last = self.slots.last_key_value().map_or(0, |(height, _)| *height);
+        let have = (above..=last).map(|height| self.slots.get(&height).map_or(progress::NOTHING, Slot::progress)).collect();
+        // A view whose start was lost in a crash is not claimed, so that somebody sends it again.
+        Status {
+            epoch: self.epoch_hash,
+            view: self.view,
+            to_view: self.to_view(),
+            final_height: self.final_height,
+            committed: self.committed_height,
+            have,
+        }
+    }
+
+    /// Asks again for what did not come, with everybody who may have it by now.
+    fn repeat_wishes(&mut self) {
+        let lacks = |slot: &&Slot| slot.is_gathering && slot.transactions.is_none();
+        let heights: Vec<u64> = self
+            .slots
+            .range(self.committed_height.saturating_add(1)..)
+            .filter(|(_, slot)| lacks(slot))
+            .map(|(height, _)| *height)
+            .collect();
+        heights.into_iter().for_each(|height| self.ask(height));
+    }
+
+    pub(super) fn on_status(&mut self, from: NodeId, status: &Status) {
+        if status.have.len() as u64 > 4 * super::MAX_WINDOW {
+            return self.refuse(from, "a heartbeat that claims more heights in flight than a window has".into());
+        }
+        if self.epoch.index_of(&from).is_some() {
+            let Status { committed, view, .. } = *status;
+            self.peers.insert(from, Peer { committed, view, heard_ms: self.timer.outer_ms() });
+        }
+        if status.epoch == self.epoch_hash && status.view < self.view {
+            if let Some(new_view) = &self.views.new_view {
+                let payload = Message::NewView(new_view.clone()).encode();
+                self.effects.push(Effect::Send { to: from, payload });
+            }
+        }
+        self.help(from, status);
+    }
+
+    /// Sends a sealer what it lacks above its last final block.
+    fn help(&mut self, to: NodeId, status: &Status) {
+        let first = status.final_height.saturating_add(1);
+        let now_ms = self.timer.now_ms();
+        let own = self.own.unwrap_or(u32::MAX);
+        let mut proposals = 0;
+        let mut frames: Vec<Bytes> = Vec::new();
+        for (height, slot) in self.slots.range_mut(first..) {
+            if now_ms.saturating_sub(slot.touched_ms) < ON_ITS_WAY_MS {
+                continue;
+            }
+            let offset = usize::try_from(height - first).unwrap_or(usize::MAX);
+            let has = status.have.get(offset).copied().unwrap_or(progress::NOTHING);
+            if has < progress::PROPOSED && proposals < PROPOSALS {
+                proposals += usize::from(slot.frame.is_some());
+                frames.extend(slot.frame.clone());
+            }
+            frames.extend(slot.votes_for(has, own).map(|message| message.encode()));
+            frames.extend(slot.signatures_for(own).map(|message| message.encode()));
+        }
+        self.effects.extend(frames.into_iter().map(|payload| Effect::Send { to, payload }));
+    }
+
+    /// Somebody knows a proposal by its digest only.
+    pub(super) fn on_fetch(&mut self, from: NodeId, height: u64, digest: Hash) {
+        let content = self.slots.get(&height).and_then(|slot| slot.content(digest.into()));
+        if let Some(header) = content {
+            let payload = Message::Content(Content::from(header)).encode();
+            self.effects.push(Effect::Send { to: from, payload });
+        }
+    }
+}
+
+impl Slot {
+    /// How far it has got, for the heartbeat.
+    fn progress(&self) -> u8 {
+        match self {
+            Slot { ordered: Some(_), .. } => progress::ORDERED,
+            Slot { frame: Some(_), .. } | Slot { header: Some(_), .. } => progress::PROPOSED,
+            _ => progress::NOTHING,
+        }
+    }
+
+    /// Votes for somebody who has got as far as `has`.
+    fn votes_for(&self, has: u8, own: u32) -> impl Iterator<Item = Message> {
+        let proof = match &self.ordered {
+            Some(Ordered::Voted(proof)) => Some(Message::Votes(proof.clone())),
+            _ => None,
+        };
+        let own_votes = [VoteKind::Prepare, VoteKind::Commit].into_iter().filter_map(move |kind| self.votes.get(kind, own).copied());
+        let is_wanted = has < progress::ORDERED;
+        proof.into_iter().chain(own_votes.map(Message::Vote)).filter(move |_| is_wanted)
+    }
+
+    /// Checkpoints: all of them once the block is final, else this node's own.
+    fn signatures_for(&self, own: u32) -> Option<Message> {
+        match &self.finality {
+            Some(votes) => Some(Message::Votes(votes.clone())),
+            None => self.votes.get(VoteKind::Checkpoint, own).copied().map(Message::Vote),
+        }
+    }
+}

@@ -28,7 +28,7 @@ need_tools curl
 trap finish EXIT
 trap 'exit 130' INT TERM
 read_scenario "${1:-transfer-1}"
-start_node
+start_nodes
 run_load &
 load=$!
 # The release profile has no frame pointers, so stacks are copied and unwound: a low rate keeps that from slowing the node much.
@@ -39,7 +39,7 @@ wait $load || outcome=$?
 load=
 kill -INT $sampler 2>/dev/null || true
 wait $sampler 2>/dev/null || true
-stop_node
+stop_nodes
 [ -s "$dir/perf.data" ] || { cat "$dir/perf.log" >&2; fail "perf recorded nothing"; }
 [ $outcome -eq 0 ] || echo "the load ended with status $outcome; the graph shows what ran until then" >&2
 echo "unwinding ..."

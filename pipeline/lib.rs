@@ -2,8 +2,11 @@
 //!
 //! Invariant: every thread and every queue of the node is declared in one topology, and the picture of it is rendered from what was wired.
 
+pub mod evidence;
+pub mod frames;
 pub mod messages;
 pub mod peers;
 pub mod runtime;
 pub mod stages;
 pub mod topology;
+pub mod transfer;

@@ -1,28 +1,27 @@
-//! Certificates of a chain: made by `chain build`, and read by the node for the names in them.
+//! Certificates of a chain: made by `chain build` and the commands that extend a chain; read through [`facts`].
 //!
 //! Two families, as in 2.x: the P2P side (chain CA, agency CAs, node certificates with P-256 keys that name the node's id) and the
 //! channel side (an RSA-2048 CA an agency, node and SDK certificates), both X.509 v3 so that every TLS library checks them
 //! (`spec/client-protocol.md` 4.4, 4.5). Nothing is downloaded. A node's identity is its secp256k1 key, never a certificate's.
+//!
+//! Invariants: no certificate outlives its issuer; no two certificates of one issuer have the same serial number, renewed ones included.
 
-use std::fs;
+pub mod facts;
+
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use millrace_base::NodeId;
 use millrace_base::fault::{Fault, FaultKind};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair as TlsKey, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SanType, string::Ia5String,
+    PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, PublicKeyData, SanType, SerialNumber, string::Ia5String,
 };
-use x509_parser::pem::Pem;
-use x509_parser::x509::X509Name;
+
+pub use facts::{Facts, expiry, expiry_note, read};
 
 /// A day's tolerance towards machines whose clocks run behind the one that made the certificates.
 const BACKDATE: Duration = Duration::from_secs(86_400);
-
-/// Days before its end at which a certificate is mentioned in the log.
-const WARN_DAYS: i64 = 60;
 
 /// What the URI in a node's P2P certificate starts with; the node id follows.
 pub const NODE_URI_PREFIX: &str = "urn:millrace:node:";
@@ -45,6 +44,15 @@ pub enum Algorithm {
     Rsa2048,
 }
 
+/// Which key a certificate gets.
+#[derive(Clone, Copy)]
+pub enum KeySource<'a> {
+    /// A new one.
+    New,
+    /// One that is there, as PEM: renewing leaves it as it is.
+    Kept(&'a str),
+}
+
 /// What a leaf certificate is for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Leaf {
@@ -58,6 +66,7 @@ pub enum Leaf {
 
 /// A certificate authority that issues certificates.
 pub struct Authority {
+    name: String,
     issuer: Issuer<'static, TlsKey>,
     algorithm: Algorithm,
     /// This authority's certificate and key.
@@ -82,34 +91,69 @@ impl Validity {
 
 impl Authority {
     /// A self-signed root.
-    pub fn root(name: &str, algorithm: Algorithm, validity: Validity) -> Result<Self, Fault> {
-        let key = generate(algorithm)?;
+    pub fn root(name: &str, algorithm: Algorithm, validity: Validity, key: KeySource<'_>) -> Result<Self, Fault> {
+        let key = key_of(algorithm, key)?;
         let parameters = authority_parameters(name, validity, BasicConstraints::Unconstrained);
         let certificate = parameters.self_signed(&key).map_err(failed)?.pem();
         let credential = Credential { certificate, key: key.serialize_pem() };
-        Ok(Self { issuer: Issuer::new(parameters, key), algorithm, credential, validity })
+        Ok(Self { name: name.to_owned(), issuer: Issuer::new(parameters, key), algorithm, credential, validity })
     }
 
     /// An authority below this one, whose own issues are leaves only.
-    pub fn intermediate(&self, name: &str) -> Result<Self, Fault> {
-        let key = generate(self.algorithm)?;
+    pub fn intermediate(&self, name: &str, key: KeySource<'_>) -> Result<Self, Fault> {
+        let key = key_of(self.algorithm, key)?;
         let parameters = authority_parameters(name, self.validity, BasicConstraints::Constrained(0));
         let certificate = parameters.signed_by(&key, &self.issuer).map_err(failed)?.pem();
         let credential = Credential { certificate, key: key.serialize_pem() };
-        Ok(Self { issuer: Issuer::new(parameters, key), algorithm: self.algorithm, credential, validity: self.validity })
+        let (algorithm, validity) = (self.algorithm, self.validity);
+        Ok(Self { name: name.to_owned(), issuer: Issuer::new(parameters, key), algorithm, credential, validity })
+    }
+
+    /// An authority that was made earlier. What it issues is valid as long as asked for, but never longer than itself.
+    ///
+    /// # Errors
+    /// Text that is no authority, or a certificate and a key that do not belong together; the text names neither file.
+    pub fn load(credential: Credential, validity: Validity) -> Result<Self, String> {
+        let facts = facts::parse(credential.certificate.as_bytes())?;
+        if !facts.is_authority {
+            return Err("the certificate is not one of an authority".into());
+        }
+        let key = TlsKey::from_pem(&credential.key).map_err(|_| "the key is no PKCS#8 private key in PEM form, or of an unknown kind")?;
+        let algorithm = match () {
+            () if key.is_compatible(&PKCS_ECDSA_P256_SHA256) => Algorithm::P256,
+            () if key.is_compatible(&PKCS_RSA_SHA256) => Algorithm::Rsa2048,
+            () => return Err("the key is neither P-256 nor RSA".into()),
+        };
+        if key.subject_public_key_info() != facts.public_key {
+            return Err("the key does not belong to the certificate".into());
+        }
+        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(facts.until_s.try_into().unwrap_or(0));
+        if end <= SystemTime::now() {
+            return Err("the authority's certificate has ended".into());
+        }
+        let issuer = Issuer::from_ca_cert_pem(&credential.certificate, key).map_err(|error| error.to_string())?;
+        Ok(Self { name: facts.subject, issuer, algorithm, credential, validity: Validity { until: validity.until.min(end), ..validity } })
+    }
+
+    /// Subject CN.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// A leaf. Its certificate file holds the leaf alone; [`Self::issue_with_chain`] adds this authority's certificate.
-    pub fn issue(&self, name: &str, leaf: &Leaf) -> Result<Credential, Fault> {
-        let key = generate(self.algorithm)?;
-        let parameters = leaf_parameters(name, leaf, self.algorithm, self.validity)?;
+    pub fn issue(&self, name: &str, leaf: &Leaf, key: KeySource<'_>) -> Result<Credential, Fault> {
+        let key = key_of(self.algorithm, key)?;
+        let mut parameters = leaf_parameters(name, leaf, self.algorithm, self.validity)?;
+        if let Leaf::Peer(_) = leaf {
+            parameters.distinguished_name.push(DnType::OrganizationName, self.name.as_str());
+        }
         let certificate = parameters.signed_by(&key, &self.issuer).map_err(failed)?.pem();
         Ok(Credential { certificate, key: key.serialize_pem() })
     }
 
     /// A leaf followed by this authority's certificate, as 2.x writes `node.crt`.
-    pub fn issue_with_chain(&self, name: &str, leaf: &Leaf) -> Result<Credential, Fault> {
-        let mut credential = self.issue(name, leaf)?;
+    pub fn issue_with_chain(&self, name: &str, leaf: &Leaf, key: KeySource<'_>) -> Result<Credential, Fault> {
+        let mut credential = self.issue(name, leaf, key)?;
         credential.certificate.push_str(&self.credential.certificate);
         Ok(credential)
     }
@@ -123,10 +167,17 @@ fn failed(error: rcgen::Error) -> Fault {
     )
 }
 
-fn generate(algorithm: Algorithm) -> Result<TlsKey, Fault> {
-    match algorithm {
-        Algorithm::P256 => TlsKey::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed),
-        Algorithm::Rsa2048 => TlsKey::generate_for(&PKCS_RSA_SHA256).map_err(failed),
+fn key_of(algorithm: Algorithm, source: KeySource<'_>) -> Result<TlsKey, Fault> {
+    let wanted = match algorithm {
+        Algorithm::P256 => &PKCS_ECDSA_P256_SHA256,
+        Algorithm::Rsa2048 => &PKCS_RSA_SHA256,
+    };
+    match source {
+        KeySource::New => TlsKey::generate_for(wanted).map_err(failed),
+        KeySource::Kept(pem) => TlsKey::from_pem(pem).ok().filter(|key| key.is_compatible(wanted)).ok_or_else(|| {
+            let what = "the key that is to be kept is damaged or of another kind than the authority's";
+            Fault::new(FaultKind::Config, what, "restore it from a backup, or renew with --new-key")
+        }),
     }
 }
 
@@ -138,6 +189,9 @@ fn base_parameters(name: &str, validity: Validity) -> CertificateParams {
     parameters.distinguished_name.push(DnType::CommonName, name);
     parameters.distinguished_name.push(DnType::OrganizationName, "millrace");
     parameters.use_authority_key_identifier_extension = true;
+    // By default the number would follow from the key, and a certificate renewed with its key would have its predecessor's.
+    let serial: [u8; 16] = rand::random();
+    parameters.serial_number = Some(SerialNumber::from_slice(&[&[0x4d], &serial[..]].concat()));
     parameters
 }
 
@@ -170,44 +224,4 @@ fn leaf_parameters(name: &str, leaf: &Leaf, algorithm: Algorithm, validity: Vali
         Leaf::Sdk => parameters.extended_key_usages = vec![client],
     }
     Ok(parameters)
-}
-
-/// What a node's certificate says.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Names {
-    /// Subject CN: the node's name.
-    pub subject: String,
-    /// Issuer CN: the agency's name.
-    pub issuer: String,
-    /// End of validity, seconds since 1970.
-    pub until_s: i64,
-}
-
-/// Reads the first certificate of a PEM file.
-pub fn read_names(path: &Path) -> Result<Names, Fault> {
-    let fault = |reason: String| {
-        Fault::new(
-            FaultKind::Config,
-            format!("the certificate {} cannot be used: {reason}", path.display()),
-            "restore it from a backup, or have the agency issue a new one; it must be an X.509 certificate in PEM form",
-        )
-    };
-    let bytes = fs::read(path).map_err(|error| fault(error.to_string()))?;
-    let first = Pem::iter_from_buffer(&bytes).next();
-    let pem = first.ok_or_else(|| fault("it has no PEM block".into()))?.map_err(|_| fault("it is not PEM".into()))?;
-    let certificate = pem.parse_x509().map_err(|_| fault("it is not an X.509 certificate".into()))?;
-    let name = |name: &X509Name<'_>| name.iter_common_name().next().and_then(|cn| cn.as_str().ok()).unwrap_or_default().to_owned();
-    let until_s = certificate.validity().not_after.timestamp();
-    Ok(Names { subject: name(certificate.subject()), issuer: name(certificate.issuer()), until_s })
-}
-
-/// A remark for the log when a certificate has ended or is near its end.
-pub fn expiry_note(path: &Path, names: &Names) -> Option<String> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let days = (names.until_s - i64::try_from(now.as_secs()).unwrap_or(i64::MAX)).div_euclid(86_400);
-    match days {
-        ..0 => Some(format!("the certificate {} ended {} days ago; have the agency issue a new one", path.display(), -days)),
-        0..=WARN_DAYS => Some(format!("the certificate {} ends in {days} days; have the agency issue a new one", path.display())),
-        _ => None,
-    }
 }

@@ -2,26 +2,28 @@
 //! start and stop scripts. Nothing is downloaded.
 //!
 //! Invariant: everything is written into `.building` inside the output directory and moved out at the end, so an interrupted build
-//! leaves no directory that looks complete. Called by `chain build` and `devnet`.
+//! leaves no directory that looks complete. Called by `chain build` and `devnet`; [`crate::chain_change`] extends what stands here.
 
+pub mod files;
+pub mod ini_text;
+pub mod node_files;
 pub mod templates;
 #[cfg(test)]
 #[path = "chain_build/tests.rs"]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, Permissions};
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use millrace_base::fault::{Fault, FaultKind};
+use millrace_base::fault::Fault;
 use millrace_base::{ChainId, GroupId, KeyPair, NodeId};
 use millrace_vm::EvmRules;
 
-use crate::certificates::{Algorithm, Authority, Credential, Leaf, Validity};
-use crate::keys;
+use crate::certificates::{Algorithm, Authority, KeySource, Leaf, Validity};
+use files::{cannot_write, place_program, private_directory, refuse, write_credential, write_script, write_text};
+use node_files::{Identity, NetworkPlace, write_group, write_node};
 use templates::NodeText;
 
 /// Most nodes one build makes: each takes an RSA key, and a chain of more has been built by nobody.
@@ -60,6 +62,15 @@ pub struct Machine {
     pub groups: Vec<GroupId>,
 }
 
+/// Where one group lies, in place of what the machines say.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Placement {
+    /// The group.
+    pub group: GroupId,
+    /// Its sealers: `node0`, or `10.0.0.1/node0` where several machines have one.
+    pub nodes: Vec<String>,
+}
+
 /// Who can reach the channel and P2P ports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reach {
@@ -87,6 +98,8 @@ pub struct ChainPlan {
     pub chain_id: ChainId,
     /// Machines; one machine may stand in several entries.
     pub machines: Vec<Machine>,
+    /// Groups that lie elsewhere than on all nodes of their machines.
+    pub placements: Vec<Placement>,
     /// First ports.
     pub ports: Ports,
     /// Where JSON-RPC listens.
@@ -121,9 +134,34 @@ struct PlannedNode {
     relative: PathBuf,
 }
 
-struct Agency {
-    peers: Authority,
-    channel: Authority,
+/// Both authorities of an agency.
+pub struct Agency {
+    /// Issues P2P certificates of nodes.
+    pub peers: Authority,
+    /// Issues certificates of channel ports and clients.
+    pub channel: Authority,
+}
+
+impl Agency {
+    /// A new agency of a chain.
+    ///
+    /// # Errors
+    /// A name that cannot be one, or that stands in no certificate.
+    pub fn new(name: &str, chain: &Authority, validity: Validity) -> Result<Self, Fault> {
+        check_name(name)?;
+        Ok(Self {
+            peers: chain.intermediate(name, KeySource::New)?,
+            channel: Authority::root(name, Algorithm::Rsa2048, validity, KeySource::New)?,
+        })
+    }
+
+    /// Writes certificates and keys into a directory that must not exist.
+    pub fn write(&self, directory: &Path) -> Result<(), Fault> {
+        private_directory(directory)?;
+        write_credential(directory, "agency", &self.peers.credential)?;
+        private_directory(&directory.join("channel"))?;
+        write_credential(&directory.join("channel"), "ca", &self.channel.credential)
+    }
 }
 
 /// Builds the chain; `progress` is told each step.
@@ -137,24 +175,6 @@ pub fn build(plan: &ChainPlan, progress: &dyn Fn(&str)) -> Result<Vec<BuiltNode>
         return Err(fault);
     }
     Ok(nodes.iter().map(|node| BuiltNode { directory: plan.output.join(&node.relative), node_id: node.key.node_id() }).collect())
-}
-
-fn refuse(what: impl Into<String>, remedy: impl Into<String>) -> Fault {
-    Fault::new(FaultKind::Operation, what, remedy)
-}
-
-fn cannot_write(path: &Path) -> impl Fn(io::Error) -> Fault {
-    move |error| {
-        let kind = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem => FaultKind::Disk,
-            _ => FaultKind::Operation,
-        };
-        Fault::new(
-            kind,
-            format!("cannot write {}: {error}", path.display()),
-            "check free space and permissions, or name another output directory",
-        )
-    }
 }
 
 fn plan_nodes(plan: &ChainPlan) -> Result<Vec<PlannedNode>, Fault> {
@@ -175,21 +195,60 @@ fn plan_nodes(plan: &ChainPlan) -> Result<Vec<PlannedNode>, Fault> {
             *index += 1;
         }
     }
-    check_ports(plan, next_index.values().copied().max().unwrap_or(0))?;
-    Ok(nodes)
+    check_ports(plan.ports, next_index.values().copied().max().unwrap_or(0))?;
+    plan.placements.iter().try_for_each(|placement| place_group(placement, &mut nodes))?;
+    match nodes.iter().find(|node| node.groups.is_empty()) {
+        None => Ok(nodes),
+        Some(node) => {
+            let what = format!("{} would be in no group", node.relative.display());
+            Err(refuse(what, "name it in a --group option, or leave the node out"))
+        }
+    }
+}
+
+/// Takes a group off all nodes but those that are named.
+fn place_group(placement: &Placement, nodes: &mut [PlannedNode]) -> Result<(), Fault> {
+    let group = placement.group;
+    for node in nodes.iter_mut() {
+        node.groups.retain(|other| *other != group);
+    }
+    for name in &placement.nodes {
+        let matches = |node: &PlannedNode| node.relative == Path::new(name) || node.relative.ends_with(name);
+        let mut found = nodes.iter_mut().filter(|node| matches(node));
+        match (found.next(), found.next()) {
+            (Some(node), None) if node.groups.contains(&group) => {
+                return Err(refuse(format!("group {group} names {name} twice"), "name each node once"));
+            }
+            (Some(node), None) => {
+                let place = node.groups.partition_point(|other| *other < group);
+                node.groups.insert(place, group);
+            }
+            (Some(_), Some(_)) => {
+                return Err(refuse(format!("several machines have a {name}"), format!("write the machine too, as in 10.0.0.1/{name}")));
+            }
+            (None, _) => {
+                let known: Vec<String> = nodes.iter().take(10).map(|node| node.relative.display().to_string()).collect();
+                return Err(refuse(format!("group {group} is to lie on {name}, which is no node"), format!("nodes: {}", known.join(", "))));
+            }
+        }
+    }
+    match placement.nodes.is_empty() {
+        true => Err(refuse(format!("group {group} would have no node"), "name its nodes: --group 2=node0,node1")),
+        false => Ok(()),
+    }
 }
 
 fn check_name(agency: &str) -> Result<(), Fault> {
     let fits = (1..=64).contains(&agency.len()) && agency.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    match fits && !agency.starts_with('.') && agency != "channel" {
+    match fits && !agency.starts_with('.') {
         true => Ok(()),
         false => Err(refuse(format!("\"{agency}\" cannot be an agency's name"), "use 1 to 64 letters, digits, - and _")),
     }
 }
 
 /// Port ranges must stay below 65536 and must not meet on one machine.
-fn check_ports(plan: &ChainPlan, nodes: usize) -> Result<(), Fault> {
-    let Ports { p2p, channel, rpc } = plan.ports;
+pub fn check_ports(ports: Ports, nodes: usize) -> Result<(), Fault> {
+    let Ports { p2p, channel, rpc } = ports;
     let first = [u32::from(p2p), u32::from(channel), u32::from(rpc), u32::from(rpc) + u32::from(OPERATOR_PORT_OFFSET)];
     let count = u32::try_from(nodes).expect("at most MAX_NODES");
     if first.iter().any(|port| *port == 0 || port + count > 65_536) {
@@ -232,19 +291,24 @@ fn publish(staging: &Path, output: &Path) -> Result<(), Fault> {
 fn write_everything(plan: &ChainPlan, nodes: &[PlannedNode], staging: &Path, progress: &dyn Fn(&str)) -> Result<(), Fault> {
     progress("making the chain's and the agencies' certificates");
     let validity = Validity::days(plan.days);
-    let chain = Authority::root("chain", Algorithm::P256, validity)?;
+    let chain = Authority::root("chain", Algorithm::P256, validity, KeySource::New)?;
     let mut agencies = BTreeMap::new();
     for name in nodes.iter().map(|node| &node.agency).collect::<BTreeSet<_>>() {
-        let agency = Agency { peers: chain.intermediate(name)?, channel: Authority::root(name, Algorithm::Rsa2048, validity)? };
-        agencies.insert(name.as_str(), agency);
+        agencies.insert(name.as_str(), Agency::new(name, &chain, validity)?);
     }
-    write_authorities(&staging.join("cert"), &chain, &agencies)?;
+    let authorities = staging.join("cert");
+    private_directory(&authorities)?;
+    write_credential(&authorities, "ca", &chain.credential)?;
+    agencies.iter().try_for_each(|(name, agency)| agency.write(&authorities.join(name)))?;
     let peers: Vec<String> = nodes.iter().map(|node| endpoint(node.ip, nth_port(plan.ports.p2p, node.index))).collect();
     for node in nodes {
         progress(&format!("making {}", node.relative.display()));
-        let agency = &agencies[node.agency.as_str()];
-        write_node(node, agency, &chain, &staging.join(&node.relative))?;
-        write_config(plan, node, nodes, &peers, &staging.join(&node.relative))?;
+        let directory = staging.join(&node.relative);
+        let name = format!("node{}", node.index);
+        let identity = Identity { name: &name, ip: node.ip, key: &node.key };
+        write_node(&identity, &agencies[node.agency.as_str()], &chain.credential.certificate, &directory)?;
+        write_config(plan, node, &peers, &directory)?;
+        write_groups(plan, node, nodes, &directory.join("conf"))?;
     }
     let mut machines = BTreeMap::new();
     for node in nodes {
@@ -253,7 +317,7 @@ fn write_everything(plan: &ChainPlan, nodes: &[PlannedNode], staging: &Path, pro
     for (ip, agency) in machines {
         progress("making the SDK bundle and scripts");
         let directory = staging.join(ip.to_string());
-        write_sdk(&directory.join("sdk"), &agencies[agency])?;
+        write_sdk(&directory.join("sdk"), &agencies[agency], "sdk")?;
         write_script(&directory.join("start_all.sh"), templates::START_ALL)?;
         write_script(&directory.join("stop_all.sh"), templates::STOP_ALL)?;
         place_program(&plan.program, &directory.join("millrace"))?;
@@ -266,99 +330,33 @@ fn nth_port(first: u16, index: usize) -> u16 {
 }
 
 fn endpoint(ip: IpAddr, port: u16) -> String {
-    std::net::SocketAddr::new(ip, port).to_string()
+    SocketAddr::new(ip, port).to_string()
 }
 
-fn write_authorities(directory: &Path, chain: &Authority, agencies: &BTreeMap<&str, Agency>) -> Result<(), Fault> {
-    private_directory(directory)?;
-    write_credential(directory, "ca", &chain.credential)?;
-    for (name, agency) in agencies {
-        let directory = directory.join(name);
-        private_directory(&directory)?;
-        write_credential(&directory, "agency", &agency.peers.credential)?;
-        private_directory(&directory.join("channel"))?;
-        write_credential(&directory.join("channel"), "ca", &agency.channel.credential)?;
-    }
-    Ok(())
-}
-
-fn write_node(node: &PlannedNode, agency: &Agency, chain: &Authority, directory: &Path) -> Result<(), Fault> {
-    let name = format!("node{}", node.index);
-    let conf = directory.join("conf");
-    fs::create_dir_all(directory).map_err(cannot_write(directory))?;
-    private_directory(&conf)?;
-    write_text(&conf.join("ca.crt"), &chain.credential.certificate)?;
-    let peer = agency.peers.issue_with_chain(&name, &Leaf::Peer(node.key.node_id()))?;
-    write_text(&conf.join("node.crt"), &peer.certificate)?;
-    write_secret(&conf.join("p2p.key"), &peer.key)?;
-    write_secret(&conf.join("node.key"), &keys::key_to_pem(&node.key))?;
-    write_text(&conf.join("node.nodeid"), &format!("{}\n", node.key.node_id()))?;
-    let channel_directory = conf.join("channel_cert");
-    private_directory(&channel_directory)?;
-    write_text(&channel_directory.join("ca.crt"), &agency.channel.credential.certificate)?;
-    write_credential(&channel_directory, "node", &agency.channel.issue(&name, &Leaf::Channel(node.ip))?)?;
-    write_script(&directory.join("start.sh"), templates::START)?;
-    write_script(&directory.join("stop.sh"), templates::STOP)
-}
-
-fn write_config(plan: &ChainPlan, node: &PlannedNode, nodes: &[PlannedNode], peers: &[String], directory: &Path) -> Result<(), Fault> {
-    let public = match (plan.reach, node.ip) {
-        (Reach::Machine, own) => own,
-        (Reach::Network, IpAddr::V4(_)) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        (Reach::Network, IpAddr::V6(_)) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+fn write_config(plan: &ChainPlan, node: &PlannedNode, peers: &[String], directory: &Path) -> Result<(), Fault> {
+    let public = node_files::listen_ip(plan.reach, node.ip);
+    let place = NetworkPlace {
+        rpc: SocketAddr::new(plan.rpc_ip, nth_port(plan.ports.rpc, node.index)),
+        channel: SocketAddr::new(public, nth_port(plan.ports.channel, node.index)),
+        p2p: SocketAddr::new(public, nth_port(plan.ports.p2p, node.index)),
     };
-    let rpc_port = nth_port(plan.ports.rpc, node.index);
-    let text = templates::config_ini(&NodeText {
-        rpc: (plan.rpc_ip, rpc_port),
-        channel: (public, nth_port(plan.ports.channel, node.index)),
-        p2p: (public, nth_port(plan.ports.p2p, node.index)),
-        operator_port: rpc_port + OPERATOR_PORT_OFFSET,
-        peers,
-        chain_id: plan.chain_id,
-    });
-    write_text(&directory.join("config.ini"), &text)?;
+    let text = templates::config_ini(&NodeText { place, peers, chain_id: plan.chain_id });
+    write_text(&directory.join("config.ini"), &text)
+}
+
+fn write_groups(plan: &ChainPlan, node: &PlannedNode, nodes: &[PlannedNode], conf: &Path) -> Result<(), Fault> {
     for group in &node.groups {
         let mut sealers: Vec<NodeId> = nodes.iter().filter(|other| other.groups.contains(group)).map(|other| other.key.node_id()).collect();
         sealers.sort_unstable();
         let genesis = templates::group_genesis(*group, plan.timestamp_ms, &sealers, plan.rules);
-        write_text(&directory.join(format!("conf/group.{group}.genesis")), &genesis)?;
-        write_text(&directory.join(format!("conf/group.{group}.ini")), templates::group_ini())?;
+        write_group(conf, *group, &genesis, templates::group_ini())?;
     }
     Ok(())
 }
 
-fn write_sdk(directory: &Path, agency: &Agency) -> Result<(), Fault> {
+/// Writes the files of a client: the agency's authority, a certificate and its key.
+pub fn write_sdk(directory: &Path, agency: &Agency, name: &str) -> Result<(), Fault> {
     fs::create_dir_all(directory).map_err(cannot_write(directory))?;
     write_text(&directory.join("ca.crt"), &agency.channel.credential.certificate)?;
-    write_credential(directory, "sdk", &agency.channel.issue("sdk", &Leaf::Sdk)?)
-}
-
-fn place_program(program: &Program, target: &Path) -> Result<(), Fault> {
-    match program {
-        Program::Copy(source) => fs::copy(source, target).map(drop),
-        Program::Link(source) => symlink(source, target),
-    }
-    .map_err(cannot_write(target))
-}
-
-fn private_directory(path: &Path) -> Result<(), Fault> {
-    DirBuilder::new().mode(0o700).create(path).map_err(cannot_write(path))
-}
-
-fn write_credential(directory: &Path, name: &str, credential: &Credential) -> Result<(), Fault> {
-    write_text(&directory.join(format!("{name}.crt")), &credential.certificate)?;
-    write_secret(&directory.join(format!("{name}.key")), &credential.key)
-}
-
-fn write_secret(path: &Path, pem: &str) -> Result<(), Fault> {
-    keys::write_secret(path, pem).map_err(cannot_write(path))
-}
-
-fn write_text(path: &Path, text: &str) -> Result<(), Fault> {
-    fs::write(path, text).map_err(cannot_write(path))
-}
-
-fn write_script(path: &Path, text: &str) -> Result<(), Fault> {
-    write_text(path, text)?;
-    fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(cannot_write(path))
+    write_credential(directory, "sdk", &agency.channel.issue(name, &Leaf::Sdk, KeySource::New)?)
 }

@@ -13,36 +13,40 @@ use millrace_base::fault::Fault;
 use millrace_base::{B256, Block, GroupId};
 use millrace_pipeline::stages::notify::Listener;
 use millrace_rpc::channel::access::AllowLists;
-use millrace_rpc::channel::quota::{Quotas, Rate};
 use millrace_rpc::channel::tls::{self, IssuerRule, TlsFiles};
 use millrace_rpc::channel::{ChannelConfig, ChannelServer};
 use millrace_rpc::gateway::GatewayConfig;
+use millrace_rpc::quota::{Quotas, Rate};
 
 use crate::config::{GroupConfig, NodeConfig};
 
-/// What the channel server is started with. `gateway` holds what it shares with the other doors: membership and the board of topics.
+/// What the channel server is started with. `gateway` holds what it shares with the other doors: membership, rates and the board of topics.
 ///
 /// # Errors
 /// Certificates that cannot be used.
-pub fn config(node: &NodeConfig, gateway: GatewayConfig) -> Result<ChannelConfig, Fault> {
+pub fn config(node: &NodeConfig, gateway: GatewayConfig, access: AllowLists) -> Result<ChannelConfig, Fault> {
     let settings = &node.channel;
     let rule = if settings.check_issuer { IssuerRule::SameIssuer } else { IssuerRule::AnyIssuer };
     let tls = tls::server_config(&TlsFiles::in_directory(&settings.certificates), rule)?;
-    let access = AllowLists::default();
     set_access(&access, &node.groups);
-    let group_requests = node.groups.iter().filter_map(|group| Some((group.genesis.group, Rate::new(group.requests_per_second?))));
     Ok(ChannelConfig {
         threads: settings.threads,
         gateway,
         access,
-        quotas: Quotas {
-            requests: settings.requests_per_second.map(Rate::new),
-            group_requests: group_requests.collect(),
-            amop_bytes: settings.amop_bytes_per_second.map(Rate::new),
-        },
         max_block_range: ranges(&node.groups),
         ..ChannelConfig::new(node.channel_listen, tls)
     })
+}
+
+/// The rates that all doors for clients share.
+pub fn quotas(node: &NodeConfig) -> Quotas {
+    let of_group = |group: &GroupConfig| Some((group.genesis.group, Rate::new(group.requests_per_second?)));
+    Quotas {
+        requests: node.channel.requests_per_second.map(Rate::new),
+        group_requests: node.groups.iter().filter_map(of_group).collect(),
+        amop_bytes: node.channel.amop_bytes_per_second.map(Rate::new),
+        ..Quotas::default()
+    }
 }
 
 /// Puts the groups' lists of clients in force; also for a reload, with the groups read again.

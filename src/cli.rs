@@ -7,6 +7,7 @@ mod chain;
 mod database;
 mod devnet;
 mod doctor;
+mod node;
 mod run;
 mod topology;
 mod transaction;
@@ -44,9 +45,12 @@ enum Command {
     Run(run::RunArguments),
     /// Start a network on this machine: built when the directory is new, started again when it exists.
     Devnet(devnet::DevnetArguments),
-    /// Build the directories of a chain.
+    /// Build, extend and look at the directories of a chain.
     #[command(subcommand)]
     Chain(chain::ChainCommand),
+    /// Talk to a running node from its machine.
+    #[command(subcommand)]
+    Node(node::NodeCommand),
     /// Print the stages and queues of a node, as they are wired.
     Topology(topology::TopologyArguments),
     /// Look into the databases of a node that does not run.
@@ -83,7 +87,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Fault> {
     match arguments {
         Arguments { version: true, .. } | Arguments { command: Some(Command::Version), .. } => print(&version_text()),
         Arguments { command: Some(command), .. } => execute(command),
-        Arguments { config: Some(config), .. } => run::run(run::RunArguments { config }),
+        Arguments { config: Some(config), .. } => run::run(run::RunArguments { config, until_stdin_closes: false }),
         _ => print(&Arguments::command().render_help().to_string()),
     }
 }
@@ -92,7 +96,8 @@ fn execute(command: Command) -> Result<ExitCode, Fault> {
     match command {
         Command::Run(arguments) => run::run(arguments),
         Command::Devnet(arguments) => devnet::devnet(arguments),
-        Command::Chain(chain::ChainCommand::Build(arguments)) => chain::build(arguments),
+        Command::Chain(command) => chain::chain(command),
+        Command::Node(command) => node::node(command),
         Command::Topology(arguments) => topology::topology(arguments),
         Command::Db(command) => database::database(command),
         Command::Doctor(command) => doctor::doctor(command),

@@ -7,9 +7,10 @@
 
 pub mod channel;
 pub mod genesis;
-mod group;
+pub mod group;
 pub mod ini;
 pub mod nearest;
+pub mod p2p;
 pub mod schema;
 mod tables;
 #[cfg(test)]
@@ -20,12 +21,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
-use millrace_base::fault::{Fault, FaultKind};
-use millrace_base::{ChainId, GroupId, KeyPair, NodeId};
+use millrace_base::fault::Fault;
+use millrace_base::{ChainId, KeyPair};
 use millrace_core::storage::Durability;
 
 pub use channel::{ChannelSettings, GroupClients};
 pub use genesis::GroupGenesis;
+pub use p2p::{P2pConfig, PeerLists};
 use schema::Checked;
 
 use crate::{certificates, keys};
@@ -46,6 +48,8 @@ pub struct NodeConfig {
     pub file: PathBuf,
     /// Where all groups keep their data (`group.group_data_path`).
     pub data_dir: PathBuf,
+    /// Where the genesis and settings of groups lie (`group.group_config_path`).
+    pub group_dir: PathBuf,
     /// `chain.id`: signed into every transaction.
     pub chain_id: ChainId,
     /// `compatibility.supported_version`, from 2.9.0 on.
@@ -56,7 +60,7 @@ pub struct NodeConfig {
     pub channel_listen: SocketAddr,
     /// How the channel port is served.
     pub channel: ChannelSettings,
-    /// Where P2P will listen and whom it will call; this version has no peers.
+    /// Where P2P listens, whom it calls, and who is admitted.
     pub p2p: P2pConfig,
     /// Metrics, health and management; `None` when no operator port is set.
     pub operator_listen: Option<SocketAddr>,
@@ -95,17 +99,34 @@ pub struct RpcConfig {
     pub requests_per_second: Option<u64>,
     /// Whether groups that this node is not a member of are served too.
     pub act_as_group_member: bool,
-    /// Whether methods that generate, start and stop groups are refused.
+    /// Whether methods that change groups and peers are refused on the doors for clients; the operator port always takes them.
     pub disable_dynamic_group: bool,
 }
 
-/// Peers.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct P2pConfig {
-    /// Where it will listen.
-    pub listen: SocketAddr,
-    /// Configured peers, `host:port`.
-    pub peers: Vec<String>,
+/// Where a node listens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ListenAddresses {
+    /// HTTP JSON-RPC.
+    pub rpc: SocketAddr,
+    /// Channel.
+    pub channel: SocketAddr,
+    /// P2P.
+    pub p2p: SocketAddr,
+    /// Metrics and health.
+    pub operator: Option<SocketAddr>,
+}
+
+impl ListenAddresses {
+    /// Reads them from a `config.ini` without the files it names.
+    pub fn read(file: &Path) -> Result<Self, Fault> {
+        let ini = Checked::read(file, tables::NODE)?;
+        Ok(Self {
+            rpc: rpc_config(&ini, 1).listen,
+            channel: channel_listen(&ini),
+            p2p: p2p::read(&ini).listen,
+            operator: operator_listen(&ini),
+        })
+    }
 }
 
 /// How log lines look.
@@ -171,26 +192,34 @@ pub struct DynamicBlockSize {
 }
 
 impl NodeConfig {
+    /// Reads the groups in the configuration directory of a `config.ini` again: for a running node that is told of new ones, or of
+    /// other lists of clients.
+    pub fn read_groups(file: &Path) -> Result<Vec<GroupConfig>, Fault> {
+        let ini = Checked::read(file, tables::NODE)?;
+        let (data_dir, group_dir) = group_directories(&ini, &directory_of(file));
+        Ok(group::load_all(&group_dir, &data_dir, ini.number("chain", "id").unwrap_or(1))?.0)
+    }
+
     /// Reads `config.ini` and everything it names.
     pub fn load(file: &Path) -> Result<Self, Fault> {
         let ini = Checked::read(file, tables::NODE)?;
         let root = directory_of(file);
         let supported_version = supported_version(&ini)?;
         let chain_id = ini.number("chain", "id").unwrap_or(1);
-        let data_dir = root.join(ini.text("group", "group_data_path").unwrap_or("data"));
-        let group_dir = root.join(ini.text("group", "group_config_path").unwrap_or("conf"));
-        let security = |key, default| {
-            let directory = root.join(ini.text("network_security", "data_path").unwrap_or("conf"));
-            directory.join(ini.text("network_security", key).unwrap_or(default))
-        };
+        let (data_dir, group_dir) = group_directories(&ini, &root);
+        let key_file = root
+            .join(ini.text("network_security", "data_path").unwrap_or("conf"))
+            .join(ini.text("network_security", "key").unwrap_or("node.key"));
         let access = match ini.flag("millrace", "allow_readable_keys") {
             Some(true) => keys::Access::AnyMode,
             _ => keys::Access::OwnerOnly,
         };
-        let key = keys::read_node_key(&security("key", "node.key"), access)?;
-        let names = certificates::read_names(&security("cert", "node.crt"))?;
+        let key = keys::read_node_key(&key_file, access)?;
+        let p2p = p2p::read(&ini);
+        let names = certificates::read(&p2p.certificate)?;
         let mut notes = ini.notes().to_vec();
-        notes.extend(certificates::expiry_note(&security("cert", "node.crt"), &names));
+        notes.extend(p2p::notes(file, &p2p.lists, &key.node_id()));
+        notes.extend(certificates::expiry_note(&p2p.certificate, &names));
         let (groups, group_notes) = group::load_all(&group_dir, &data_dir, chain_id)?;
         notes.extend(group_notes);
         let cores = available_parallelism().map_or(1, usize::from);
@@ -199,7 +228,7 @@ impl NodeConfig {
             rpc: rpc_config(&ini, cores),
             channel_listen: channel_listen(&ini),
             channel: channel::read(&ini, &root, cores),
-            p2p: p2p_config(&ini),
+            p2p,
             operator_listen: operator_listen(&ini),
             durability: match ini.text("millrace", "durability") {
                 Some("process") => Durability::Process,
@@ -214,6 +243,7 @@ impl NodeConfig {
             name: names.subject,
             file: file.to_owned(),
             data_dir,
+            group_dir,
             chain_id,
             supported_version,
             key,
@@ -221,30 +251,6 @@ impl NodeConfig {
             notes,
         })
     }
-
-    /// Refuses groups that this version cannot run alone: with other sealers than this node, or without it.
-    pub fn refuse_groups_that_need_peers(&self) -> Result<(), Fault> {
-        let own = self.key.node_id();
-        match self.groups.iter().find(|group| group.genesis.sealers != [own]) {
-            None => Ok(()),
-            Some(group) => Err(needs_peers(group.genesis.group, &group.genesis.sealers, own)),
-        }
-    }
-}
-
-fn needs_peers(group: GroupId, sealers: &[NodeId], own: NodeId) -> Fault {
-    let what = match sealers.contains(&own) {
-        true => format!(
-            "group {group} has {} sealers; this version of Millrace runs groups whose only sealer is the node itself",
-            sealers.len()
-        ),
-        false => format!("this node (id {own}) is not a sealer of group {group}, and this version of Millrace cannot follow other nodes"),
-    };
-    Fault::new(
-        FaultKind::Config,
-        what,
-        "several nodes come with the network; build a chain of one node with `millrace chain build -l 127.0.0.1:1`",
-    )
 }
 
 /// The directory that relative paths count from.
@@ -253,6 +259,12 @@ fn directory_of(file: &Path) -> PathBuf {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     }
+}
+
+/// Where groups have their data and their files.
+fn group_directories(ini: &Checked, root: &Path) -> (PathBuf, PathBuf) {
+    let directory = |key, default| root.join(ini.text("group", key).unwrap_or(default));
+    (directory("group_data_path", "data"), directory("group_config_path", "conf"))
 }
 
 fn as_usize(value: u64) -> usize {
@@ -291,21 +303,13 @@ fn rpc_config(ini: &Checked, cores: usize) -> RpcConfig {
         threads: ini.number("rpc", "jsonrpc_thread_count").map_or(cores.min(8), as_usize),
         requests_per_second: ini.number("flow_control", "limit_req"),
         act_as_group_member: ini.flag("rpc", "act_as_group_member").unwrap_or(false),
-        disable_dynamic_group: ini.flag("rpc", "disable_dynamic_group").unwrap_or(false),
+        disable_dynamic_group: ini.flag("rpc", "disable_dynamic_group").unwrap_or(true),
     }
 }
 
 fn channel_listen(ini: &Checked) -> SocketAddr {
     let ip = ini.ip("rpc", "channel_listen_ip").or(ini.ip("rpc", "listen_ip")).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     SocketAddr::new(ip, port(ini, "rpc", "channel_listen_port", 20200))
-}
-
-fn p2p_config(ini: &Checked) -> P2pConfig {
-    let ip = ini.ip("p2p", "listen_ip").unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    P2pConfig {
-        listen: SocketAddr::new(ip, port(ini, "p2p", "listen_port", 30300)),
-        peers: ini.list("p2p", "node.").into_iter().filter(|peer| !peer.is_empty()).map(str::to_owned).collect(),
-    }
 }
 
 fn operator_listen(ini: &Checked) -> Option<SocketAddr> {

@@ -2,8 +2,9 @@
 //!
 //! - [`cli`]: the commands, their help, exit codes.
 //! - [`config`]: typed configuration from the files of 2.x, checked in one place.
-//! - [`keys`], [`certificates`], [`chain_build`]: identities and the directories of a chain.
+//! - [`keys`], [`certificates`], [`chain_build`], [`chain_change`]: identities and the directories of a chain.
 //! - [`node`]: puts ledgers, pipeline and gateways together and takes them down in order.
+//! - [`reload`]: lists and groups read again while the node runs.
 //! - [`logging`], [`version`]: what operators see.
 //!
 //! Invariant: every fault an operator can cause or mend ends here as a [`millrace_base::fault::Fault`]: a message, what to do, and an
@@ -11,10 +12,12 @@
 
 pub mod certificates;
 pub mod chain_build;
+pub mod chain_change;
 pub mod channel_port;
 pub mod cli;
 pub mod config;
 pub mod keys;
 pub mod logging;
 pub mod node;
+pub mod reload;
 pub mod version;

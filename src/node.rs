@@ -3,8 +3,11 @@
 //! Start: hold the data directory, open every group (recovery happens there), start the pipeline, open the groups in it, and only
 //! then the doors for clients. Stop: the doors first, then the pipeline along its arrows, so that what was accepted is committed.
 
+mod group_status;
+mod groups;
 mod handle;
 mod metrics;
+mod network;
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -15,28 +18,33 @@ use std::time::{Duration, Instant};
 use millrace_backends::rocksdb::{Budget, RocksStorage, SharedResources};
 use millrace_base::clock::SystemClock;
 use millrace_base::fault::{Fault, FaultKind};
-use millrace_core::{Storage, StorageError};
+use millrace_core::Storage;
 use millrace_ledger::view::NodeView;
-use millrace_ledger::{Genesis, Ledger, LedgerConfig, OpenError, Registry, VoteLog};
-use millrace_pipeline::messages::ToOrder;
+use millrace_ledger::{Registry, VoteLog};
+use millrace_network::PeerNetwork;
+use millrace_pipeline::evidence::EvidenceLog;
+use millrace_pipeline::peers::Alone;
 use millrace_pipeline::runtime::{AffinityPolicy, Pipeline, PipelineConfig, StageFault};
 use millrace_pipeline::stages::notify::Listener;
 pub use millrace_pipeline::topology::Workers;
-use millrace_pipeline::topology::{self, Inlets, Parts};
+use millrace_pipeline::topology::{self, Parts};
 use millrace_rpc::channel::ChannelServer;
-use millrace_rpc::channel::amop::NoPeers;
-use millrace_rpc::methods::Membership;
+use millrace_rpc::channel::access::AllowLists;
+use millrace_rpc::methods::{Management, Membership};
 use millrace_rpc::{HttpConfig, HttpServer, OperatorServer};
 
 use crate::channel_port::{self, ChannelListener};
-use crate::config::{GroupConfig, NodeConfig};
-use handle::NodeHandle;
-
-/// Raw transactions of one group that may wait for verification, bytes.
-const INGRESS_BYTES: usize = 64 << 20;
+use crate::config::NodeConfig;
+use crate::reload::{Running, Watcher};
+use groups::{Groups, storage_fault};
+use handle::{NodeHandle, Reloaded};
+use network::{ChannelEnd, NetworkPeers};
 
 /// Block cache of commands that read a database.
 const READ_ONLY_CACHE_BYTES: usize = 64 << 20;
+
+/// Time for what is queued for peers when the node stops.
+const NETWORK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// A running node.
 pub struct Node {
@@ -45,6 +53,8 @@ pub struct Node {
     channel: Arc<ChannelServer>,
     operator: Option<OperatorServer>,
     handle: Arc<NodeHandle>,
+    network: Option<Arc<PeerNetwork>>,
+    watcher: Running,
     picture: String,
     /// Held for as long as the node runs.
     _lock: File,
@@ -58,31 +68,46 @@ impl Node {
     pub fn start(config: NodeConfig) -> Result<Self, Fault> {
         let lock = lock_data_directory(&config.data_dir)?;
         let votes = VoteLog::open(&config.data_dir.join("votes")).map_err(|error| vote_log_fault(&config.data_dir, &error))?;
-        let registry = Arc::new(open_groups(&config)?);
+        let groups = Groups::open(&config)?;
+        let registry = Arc::clone(groups.registry());
         let workers =
             Workers { verify: config.verify_threads, execute: config.execute_threads, ..Workers::for_cores(config.execute_threads) };
         let listener = Arc::new(ChannelListener::default());
         let listeners: Vec<Arc<dyn Listener>> = vec![listener.clone()];
-        let parts = Parts { votes, clock: Arc::new(SystemClock), listeners };
+        let evidence = EvidenceLog::new(config.data_dir.join("evidence"));
+        let peers = NetworkPeers::default();
+        let parts = Parts { votes, evidence, peers: Arc::new(peers.clone()), clock: Arc::new(SystemClock), listeners };
         let (topology, inlets) = topology::wire(workers, parts).map_err(|error| bug(&error.to_string()))?;
         let picture = topology.render();
         let affinity = if config.pin_cores { AffinityPolicy::Pin } else { AffinityPolicy::None };
         let fault_registry = Arc::clone(&registry);
         let on_fault = Arc::new(move |fault: &StageFault| stage_failed(&fault_registry, fault));
         let pipeline = Pipeline::start(topology, &PipelineConfig { affinity, on_fault }).map_err(|error| bug(&error.to_string()))?;
-        open_in_pipeline(&registry, &inlets);
-        let handle = Arc::new(NodeHandle::new(&config, registry, inlets.submissions, pipeline.metrics_handle()));
+        let channel_end = ChannelEnd::default();
+        let network = network::start(&config, (inlets.frames, inlets.sync), channel_end.clone())?.map(Arc::new);
+        if let Some(network) = &network {
+            peers.attach(Arc::clone(network));
+        }
+        groups.attach(inlets.groups);
+        let handle = Arc::new(NodeHandle::new(&config, groups, inlets.submissions, pipeline.metrics_handle(), network.clone()));
         let view: Arc<dyn NodeView> = handle.clone();
         let mut http_config = HttpConfig { threads: config.rpc.threads, ..HttpConfig::new(config.rpc.listen) };
+        http_config.gateway.quotas = Arc::new(channel_port::quotas(&config));
         if config.rpc.act_as_group_member {
             http_config.gateway.membership = Membership::Assumed;
         }
-        let channel_config = channel_port::config(&config, http_config.gateway.clone())?;
-        let channel = Arc::new(ChannelServer::start(channel_config, Arc::clone(&view), Arc::new(NoPeers))?);
+        if !config.rpc.disable_dynamic_group {
+            http_config.gateway.management = Management::Allowed;
+        }
+        let access = AllowLists::default();
+        let channel_config = channel_port::config(&config, http_config.gateway.clone(), access.clone())?;
+        let channel = Arc::new(ChannelServer::start(channel_config, Arc::clone(&view), Arc::new(peers))?);
         listener.attach(&channel);
+        channel_end.attach(&channel, network.as_deref());
+        let watcher = Watcher::new(&config.file, Box::new(Reloaded { handle: Arc::clone(&handle), access })).start()?;
         let http = HttpServer::start(&http_config, Arc::clone(&view))?;
         let operator = config.operator_listen.map(|listen| OperatorServer::start(listen, view)).transpose()?;
-        Ok(Self { pipeline, http, channel, operator, handle, picture, _lock: lock })
+        Ok(Self { pipeline, http, channel, operator, handle, network, picture, watcher, _lock: lock })
     }
 
     /// Where JSON-RPC is served.
@@ -116,6 +141,7 @@ impl Node {
     /// A stage that did not finish in time is named; nothing that was acknowledged as committed is lost by that.
     pub fn stop(self, deadline: Duration) -> Result<(), Fault> {
         let end = Instant::now() + deadline;
+        drop(self.watcher);
         self.handle.stop_accepting();
         self.http.stop(deadline / 4);
         // The pipeline's listener knows the server only weakly, so this handle is the last.
@@ -126,6 +152,10 @@ impl Node {
             operator.stop(deadline / 4);
         }
         let report = self.pipeline.stop(end.saturating_duration_since(Instant::now()) / 4);
+        // Last: what is in flight when the doors close is finished with the others' votes.
+        if let Some(network) = &self.network {
+            network.stop(NETWORK_PATIENCE);
+        }
         if report.is_clean() {
             return Ok(());
         }
@@ -144,7 +174,8 @@ impl Node {
 pub fn topology_picture(workers: Workers) -> Result<String, Fault> {
     let scratch = std::env::temp_dir().join(format!("millrace-topology-{}", std::process::id()));
     let votes = VoteLog::open(&scratch).map_err(|error| vote_log_fault(&scratch, &error))?;
-    let parts = Parts { votes, clock: Arc::new(SystemClock), listeners: Vec::new() };
+    let evidence = EvidenceLog::new(scratch.join("evidence"));
+    let parts = Parts { votes, evidence, peers: Arc::new(Alone), clock: Arc::new(SystemClock), listeners: Vec::new() };
     let picture = topology::wire(workers, parts).map(|(topology, _)| topology.render()).map_err(|error| bug(&error.to_string()));
     let _ = fs::remove_dir_all(&scratch);
     picture
@@ -181,65 +212,6 @@ fn bug(what: &str) -> Fault {
     )
 }
 
-fn open_groups(config: &NodeConfig) -> Result<Registry, Fault> {
-    let registry = Registry::default();
-    // Half of the budget keeps decoded state, half is the database's own block cache.
-    let state_bytes = config.cache_bytes / 2;
-    let cache_bytes = usize::try_from(config.cache_bytes - state_bytes).unwrap_or(usize::MAX);
-    let shared =
-        SharedResources::new(Budget { cache_bytes, ..Budget::default() }).map_err(|error| storage_fault(&config.data_dir, &error))?;
-    let per_group = state_bytes / config.groups.len().max(1) as u64;
-    for group in &config.groups {
-        registry.insert(Arc::new(open_group(config, group, &shared, per_group)?));
-    }
-    Ok(registry)
-}
-
-fn open_group(config: &NodeConfig, group: &GroupConfig, shared: &SharedResources, cache_bytes: u64) -> Result<Ledger, Fault> {
-    let path = &group.data_path;
-    let genesis = &group.genesis;
-    let database = RocksStorage::open(path, shared).map_err(|error| storage_fault(path, &error))?;
-    let storage: Arc<dyn Storage> = Arc::new(database);
-    let ledger = LedgerConfig {
-        chain_id: config.chain_id,
-        genesis: Genesis {
-            group: genesis.group,
-            timestamp_ms: genesis.timestamp_ms,
-            sealers: genesis.sealers.clone(),
-            tx_count_limit: genesis.tx_count_limit,
-            tx_gas_limit: genesis.tx_gas_limit,
-            consensus_timeout_s: genesis.consensus_timeout_s,
-            rules: genesis.rules,
-            mark: genesis.mark(),
-        },
-        key: config.key.clone(),
-        durability: config.durability,
-        cache_bytes: usize::try_from(cache_bytes).unwrap_or(usize::MAX),
-        pool_count: group.pool.max_transactions,
-        pool_bytes: group.pool.max_bytes,
-        expiration_ms: group.pool.expiration_ms,
-        min_interval_ms: group.min_block_generation_time_ms,
-        ingress_bytes: INGRESS_BYTES,
-    };
-    Ledger::open(ledger, storage).map_err(|error| open_fault(path, error))
-}
-
-fn open_fault(path: &Path, error: OpenError) -> Fault {
-    match error {
-        OpenError::Storage(error) => storage_fault(path, &error),
-        OpenError::OtherChain { .. } => Fault::new(
-            FaultKind::Config,
-            format!("{}: {error}", path.display()),
-            "restore the genesis file this database was made with, or move the database away to start a new chain",
-        ),
-        OpenError::DamagedHead { .. } => Fault::new(
-            FaultKind::Storage,
-            format!("{}: {error}", path.display()),
-            "run `millrace db verify` to see how much is damaged, then restore the directory from a copy",
-        ),
-    }
-}
-
 /// Opens a group's database for reading, beside a running node if there is one.
 ///
 /// # Errors
@@ -249,29 +221,6 @@ pub fn open_read_only(path: &Path) -> Result<Arc<dyn Storage>, Fault> {
     let shared = SharedResources::new(budget).map_err(|error| storage_fault(path, &error))?;
     let storage = RocksStorage::open_read_only(path, &shared).map_err(|error| storage_fault(path, &error))?;
     Ok(Arc::new(storage))
-}
-
-/// What an operator can do about a storage error.
-fn storage_fault(path: &Path, error: &StorageError) -> Fault {
-    let (kind, remedy) = match error {
-        StorageError::Full { .. } => (FaultKind::Disk, "free space on the device, then start again; nothing committed is lost"),
-        StorageError::Locked { .. } => (FaultKind::Storage, "stop the other process that uses this database"),
-        StorageError::Corrupt { .. } => {
-            (FaultKind::Storage, "restore the directory from a copy; `millrace db verify` shows what is damaged")
-        }
-        StorageError::OutOfOrder { .. } | StorageError::Engine(_) => {
-            (FaultKind::Storage, "check the disk and the permissions of the directory; the message above is the engine's own")
-        }
-    };
-    Fault::new(kind, format!("{}: {error}", path.display()), remedy)
-}
-
-fn open_in_pipeline(registry: &Registry, inlets: &Inlets) {
-    for ledger in registry.all() {
-        inlets.lanes.add_group(ledger.id());
-        let opened = inlets.groups.send(ToOrder::Open(ledger));
-        debug_assert!(opened.is_ok(), "the order stage has just been started");
-    }
 }
 
 /// A stage panicked outside any one group's work: no group can go on, and all say why.

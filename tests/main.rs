@@ -1,9 +1,14 @@
 //! The node as its user runs it: real processes, real sockets, the load generator as oracle.
 
 mod client;
+mod devnet;
 mod disk;
 mod full_pool;
+mod groups;
 mod network;
+mod openrpc;
+mod pitfalls;
+mod protection;
 mod replay;
 mod sdk;
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -12,14 +12,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Ports of one network: a reserved one, then as many for each protocol as a network may have nodes.
 const PORTS: u16 = 32;
-const NODES: u16 = 10;
+/// Distance between the ports of one protocol and those of the next.
+pub const NODES: u16 = 10;
 
 /// All below those that the kernel gives to outgoing connections, which would take them at random.
 const FIRST_PORT: u16 = 10_000;
 const BLOCKS: u16 = 700;
 
 /// Takes a block of ports that no other test process on this machine has. The listener on its first port is the reservation.
-fn reserve_ports() -> TcpListener {
+pub fn reserve_ports() -> TcpListener {
     let start = u16::try_from(std::process::id() % u32::from(BLOCKS)).unwrap();
     let candidates = (0..BLOCKS).map(|step| FIRST_PORT + (start + step) % BLOCKS * PORTS);
     candidates.into_iter().find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok()).expect("a free block of ports")
@@ -110,6 +111,11 @@ impl Network {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Where the operator is served: JSON-RPC with management, metrics, health.
+    pub fn operator(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port + 1_000)
+    }
+
     /// Kills the node as a power cut would, as far as the process goes.
     pub fn kill(&mut self) {
         let mut child = self.child.take().unwrap();
@@ -130,6 +136,16 @@ impl Network {
         let signalled = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
         assert!(signalled.success());
         assert!(child.wait().unwrap().success(), "the node did not stop in order");
+    }
+
+    /// The node's process.
+    pub fn process(&self) -> u32 {
+        self.child.as_ref().expect("the node runs").id()
+    }
+
+    /// A port of the node: 0 is JSON-RPC, 1 the channel port.
+    pub fn socket(&self, door: u16) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port + door * NODES).into()
     }
 
     /// Whether the process is alive.

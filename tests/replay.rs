@@ -175,7 +175,8 @@ fn recorded_blocks_over_http_give_the_recorded_receipts() {
             let ours = receipt(&network, text(&step["txHash"]));
             let place = |receipt: &Value| (receipt["blockNumber"].clone(), receipt["transactionIndex"].clone());
             in_place += usize::from(place(&ours) == place(&step["receipt"]));
-            tally.receipt(step, &ours, &MEMBERS);
+            // Where a batch is cut into blocks depends on time; `blockNumber`, the first member, moves with it.
+            tally.receipt(step, &ours, &MEMBERS[1..]);
         }
     }
     tally.report("tx_blocks.json");

@@ -1,5 +1,8 @@
 //! Tests of the runtime as a whole: real threads, wired as the node wires them.
 
+#[path = "tests/kinds.rs"]
+mod kinds;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

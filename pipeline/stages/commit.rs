@@ -13,7 +13,7 @@ use millrace_base::GroupId;
 use millrace_core::StorageError;
 use millrace_ledger::Ledger;
 
-use crate::messages::{ToCommit, ToExecute, ToNotify, ToOrder};
+use crate::messages::{ToCommit, ToExecute, ToNotify, ToOrder, ToSync};
 use crate::runtime::{Batch, Fanout, Sender, Stage};
 
 /// How long to wait before a full disk is tried again.
@@ -27,6 +27,8 @@ pub struct CommitOutputs {
     pub execute: Fanout<ToExecute>,
     /// Durable blocks.
     pub notify: Sender<ToNotify>,
+    /// That the chain has grown.
+    pub sync: Sender<ToSync>,
 }
 
 /// Blocks of one group that are not durable yet.
@@ -79,6 +81,7 @@ fn announce(outputs: &CommitOutputs, group: GroupId, commits: Vec<Commit>) {
     let Some(height) = commits.last().map(|commit| commit.block.header.number) else { return };
     let _ = outputs.order.send(ToOrder::Committed { group, height });
     let _ = outputs.execute.send(group, ToExecute::Committed { group, height });
+    let _ = outputs.sync.send(ToSync::Committed(group));
     for commit in commits {
         let _ = outputs.notify.send(ToNotify::Block { group, block: commit.block });
     }

@@ -38,8 +38,9 @@ struct GroupExecution {
     ahead: BTreeMap<u64, Ahead>,
     /// The last durable block this stage knows of: hash and accumulator.
     base: (u64, B256, StateAccumulator),
-    /// Height that ended the epoch: what was ordered above it is void and will be declared so.
-    epoch_ended_at: Option<u64>,
+    /// Height that ended an epoch, and that epoch: what was ordered above it is void and will be declared so. If the height itself is
+    /// void, the epoch goes on.
+    ended: Option<(u64, Epoch)>,
 }
 
 /// Hashes of committed blocks and of those ahead of them.
@@ -62,7 +63,7 @@ impl GroupExecution {
         let head = ledger.chain().head();
         let base = (head.header.number, head.hash, ledger.chain().accumulator()?);
         let (executor, epoch) = (BlockExecutor::new(ledger.rules()), (*ledger.epoch()).clone());
-        Ok(Self { ledger, executor, epoch, ahead: BTreeMap::new(), base, epoch_ended_at: None })
+        Ok(Self { ledger, executor, epoch, ahead: BTreeMap::new(), base, ended: None })
     }
 
     fn state(&self) -> Arc<LayeredState> {
@@ -95,8 +96,7 @@ impl GroupExecution {
         self.ahead.insert(number, Ahead { hash: block.block.hash, layer, accumulator: block.accumulator.clone() });
         let next_epoch = self.changed_epoch(number, &block.writes)?;
         if let Some(epoch) = &next_epoch {
-            self.epoch = epoch.clone();
-            self.epoch_ended_at = Some(number);
+            self.ended = Some((number, std::mem::replace(&mut self.epoch, epoch.clone())));
         }
         Ok((block, next_epoch))
     }
@@ -113,8 +113,12 @@ impl GroupExecution {
 
     fn void(&mut self, above: u64) {
         self.ahead.split_off(&(above + 1));
-        // Ordering may void heights above the one that ended the epoch before it has heard of that end.
-        self.epoch_ended_at = self.epoch_ended_at.filter(|end| *end < above);
+        match self.ended.take() {
+            Some((end, epoch)) if above < end => self.epoch = epoch,
+            // Ordering may void heights above the one that ended the epoch before it has heard of that end.
+            Some((end, epoch)) if above > end => self.ended = Some((end, epoch)),
+            _ => {}
+        }
     }
 
     fn committed(&mut self, height: u64) {
@@ -146,16 +150,16 @@ impl ExecuteStage {
         }
     }
 
-    fn run(&mut self, group: GroupId, proposal: Proposal) {
+    fn run(&mut self, group: GroupId, run: u64, proposal: Proposal) {
         let Some(execution) = self.groups.get_mut(&group) else { return };
         let number = proposal.header.height;
-        if execution.epoch_ended_at.is_some_and(|end| number > end) {
+        if execution.ended.as_ref().is_some_and(|(end, _)| number > *end) {
             return;
         }
         let ledger = Arc::clone(&execution.ledger);
         match catch_unwind(AssertUnwindSafe(|| execution.run(proposal))) {
             Ok(Ok((block, next_epoch))) => {
-                let _ = self.order.send(ToOrder::Executed(Box::new(Executed { group, block, next_epoch })));
+                let _ = self.order.send(ToOrder::Executed(Box::new(Executed { group, run, block, next_epoch })));
             }
             Ok(Err(error)) => self.fail(&ledger, &format!("block {number} cannot be executed: {error}")),
             Err(panic) => self.fail(&ledger, &format!("executing block {number} panicked: {}", panic_text(&*panic))),
@@ -181,7 +185,7 @@ impl Stage for ExecuteStage {
         for input in batch.drain(..) {
             match input {
                 ToExecute::Open(ledger) => self.open(ledger),
-                ToExecute::Run { group, proposal } => self.run(group, *proposal),
+                ToExecute::Run { group, run, proposal } => self.run(group, run, *proposal),
                 ToExecute::Void { group, above } => {
                     if let Some(execution) = self.groups.get_mut(&group) {
                         execution.void(above);
@@ -191,6 +195,10 @@ impl Stage for ExecuteStage {
                     if let Some(execution) = self.groups.get_mut(&group) {
                         execution.committed(height);
                     }
+                }
+                ToExecute::Close(group) => {
+                    self.groups.remove(&group);
+                    let _ = self.order.send(ToOrder::Closed(group));
                 }
             }
         }

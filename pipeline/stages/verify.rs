@@ -2,6 +2,7 @@
 //!
 //! The only place where a client's signature is checked. Several workers share the stage's lanes; each transaction is recovered once.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millrace_access::txpool::Submitter;
@@ -9,17 +10,18 @@ use millrace_access::verifier::SignatureVerifier;
 use millrace_base::clock::Clock;
 use millrace_base::crypto::is_recoverable;
 use millrace_base::transaction::DecodeError;
-use millrace_base::{B256, RawTx};
+use millrace_base::{B256, GroupId, RawTx, VerifiedTx};
 use millrace_ledger::Ledger;
 use millrace_ledger::view::{SubmitError, SubmitReply};
 
-use crate::messages::{Incoming, ToOrder};
+use crate::messages::{Incoming, Source, ToOrder, ToSync};
 use crate::runtime::{Batch, Sender, Stage};
 
 /// A decoded transaction that waits for its signature to be checked.
 struct Waiting {
     ledger: Arc<Ledger>,
     submitter: Submitter,
+    source: Source,
     reply: SubmitReply,
 }
 
@@ -27,6 +29,7 @@ struct Waiting {
 pub struct VerifyStage {
     signatures: Box<dyn SignatureVerifier>,
     order: Sender<ToOrder>,
+    sync: Sender<ToSync>,
     clock: Arc<dyn Clock>,
     raw: Vec<(RawTx, B256)>,
     waiting: Vec<Waiting>,
@@ -34,13 +37,13 @@ pub struct VerifyStage {
 
 impl VerifyStage {
     /// One worker.
-    pub fn new(signatures: Box<dyn SignatureVerifier>, order: Sender<ToOrder>, clock: Arc<dyn Clock>) -> Self {
-        Self { signatures, order, clock, raw: Vec::new(), waiting: Vec::new() }
+    pub fn new(signatures: Box<dyn SignatureVerifier>, order: Sender<ToOrder>, sync: Sender<ToSync>, clock: Arc<dyn Clock>) -> Self {
+        Self { signatures, order, sync, clock, raw: Vec::new(), waiting: Vec::new() }
     }
 
     /// Decodes and runs every check that needs no signature.
     fn check(&mut self, incoming: Incoming) {
-        let Incoming { ledger, submission } = incoming;
+        let Incoming { ledger, submission, source } = incoming;
         ledger.ingress().leave(submission.raw.len());
         let submitter = Submitter(submission.submitter);
         let checked = match ledger.halted() {
@@ -50,7 +53,7 @@ impl VerifyStage {
         match checked {
             Ok(decoded) => {
                 self.raw.push(decoded);
-                self.waiting.push(Waiting { ledger, submitter, reply: submission.reply });
+                self.waiting.push(Waiting { ledger, submitter, source, reply: submission.reply });
             }
             Err(error) => (submission.reply)(Err(error)),
         }
@@ -59,15 +62,24 @@ impl VerifyStage {
     fn admit(&mut self) {
         let now_ms = self.clock.now_ms();
         let verified = self.signatures.recover_batch(std::mem::take(&mut self.raw));
-        for (result, Waiting { ledger, submitter, reply }) in verified.into_iter().zip(self.waiting.drain(..)) {
+        let mut fresh: BTreeMap<GroupId, Vec<VerifiedTx>> = BTreeMap::new();
+        for (result, Waiting { ledger, submitter, source, reply }) in verified.into_iter().zip(self.waiting.drain(..)) {
             let outcome = result.map_err(|_| SubmitError::Decode(DecodeError::Signature)).and_then(|transaction| {
                 let hash = transaction.hash();
-                ledger.pool().admit(transaction, submitter, now_ms).map(|()| hash).map_err(SubmitError::Refused)
+                ledger.pool().admit(transaction.clone(), submitter, now_ms).map_err(SubmitError::Refused)?;
+                if source == Source::Client {
+                    fresh.entry(ledger.id()).or_default().push(transaction);
+                }
+                Ok(hash)
             });
             if outcome.is_ok() && ledger.request_wake() {
                 let _ = self.order.send(ToOrder::Wake(ledger.id()));
             }
             reply(outcome);
+        }
+        for (group, transactions) in fresh {
+            // What finds no room reaches the sealers by the sync stage's repair.
+            let _ = self.sync.send(ToSync::Admitted { group, transactions });
         }
     }
 }

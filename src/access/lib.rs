@@ -12,7 +12,7 @@ pub mod txpool;
 pub mod verifier;
 
 pub use blockchain::{BlockChain, ChainHead, Commit, Totals};
-pub use txpool::{PoolConfig, PoolCounters, Submitter, TxPool};
+pub use txpool::{PoolConfig, PoolCounters, Submitter, TxPool, Verdict};
 pub use verifier::{BlockExecutor, BlockOrder, ExecutedBlock, ParallelVerifier, SerialVerifier, SignatureVerifier};
 
 #[cfg(test)]

@@ -2,15 +2,17 @@
 //!
 //! Invariants: a transaction is in the pool if and only if its hash and its nonce are indexed and it has a slot in the queue, all of it
 //! changed under the lock of its nonce, so a refused transaction leaves nothing behind; it is handed out to one proposal at a time; it
-//! leaves by being committed, or by being returned to the caller as dropped, never silently. Called at once by the verify workers
-//! (`precheck`, `admit`), the order stage (`take`, `claim`, `give_back`, `void_above`), the commit stage (`on_committed`, `expire`) and
-//! readers of RPC.
+//! leaves by being committed, or by being returned to the caller as dropped, never silently. What proposals of other nodes name and
+//! this pool lacks stands beside it, on a shelf (`shelf`). Called at once by the verify workers (`precheck`, `admit`), the order stage
+//! (`proposals`, `give_back`, `expire`), the commit stage (`on_committed`) and readers of RPC.
 //!
-//! Locks, in the order in which they may nest: one nonce shard, the queue, one shard of the hash index. Each is held for well under a
-//! microsecond a transaction, except by `expire` (a bounded scan) and `pending` (a sort of what is reserved).
+//! Locks, in the order in which they may nest: one nonce shard, the queue, one shard of the hash index; the shelf nests in none. Each is
+//! held for well under a microsecond a transaction, except by `expire` (a bounded scan) and `pending` (a sort of what is reserved).
 
+mod proposals;
 mod queue;
 mod refusal;
+mod shelf;
 mod window;
 
 use std::collections::HashMap;
@@ -22,10 +24,12 @@ use millrace_base::limits::BLOCK_LIMIT_WINDOW;
 use millrace_base::{B256, GroupId, RawTx, Refusal, Transaction, U256, VerifiedTx};
 use parking_lot::Mutex;
 
-use queue::{Leaving, Limits, Moment, Node, Queue, Wish};
+use queue::{Leaving, Limits, Moment, Node, Queue};
 use refusal::Reason;
+use shelf::Shelf;
 use window::NonceWindow;
 
+pub use proposals::Verdict;
 pub use queue::Holding;
 
 /// Shards of the nonce index: several times the cores that verify, so that two workers rarely meet.
@@ -58,6 +62,12 @@ pub struct PoolConfig {
 /// Who brought a transaction: one number for each client (of HTTP a hash of its address) or peer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Submitter(pub u64);
+
+impl Submitter {
+    /// Another node that answers what this one asked for: only what a proposal wants is taken in, see [`TxPool::want`], and neither
+    /// limits nor what else the pool holds can keep it out.
+    pub const REPAIR: Self = Self(u64::MAX);
+}
 
 /// What happened in a pool since the node started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -123,6 +133,10 @@ pub struct TxPool {
     counters: Counters,
     /// Expired transactions that [`Self::take`] came across, for the next [`Self::expire`] to report.
     unreported: Mutex<Vec<VerifiedTx>>,
+    shelf: Mutex<Shelf>,
+    /// Transactions that proposals lack, readable without the shelf's lock; written under it.
+    wanted: AtomicUsize,
+    arrivals: AtomicU64,
 }
 
 impl TxPool {
@@ -147,6 +161,9 @@ impl TxPool {
             gauges: Gauges::default(),
             counters: Counters::default(),
             unreported: Mutex::default(),
+            shelf: Mutex::default(),
+            wanted: AtomicUsize::new(0),
+            arrivals: AtomicU64::new(0),
         };
         for (height, nonces) in recent_nonces {
             for nonce in nonces {
@@ -163,15 +180,22 @@ impl TxPool {
     /// before all of them there, so a caller that wants to answer exactly alike asks `crypto::is_recoverable` when this refuses.
     pub fn precheck(&self, raw: &RawTx, hash: B256, submitter: Submitter) -> Result<(), Refusal> {
         let fields = raw.fields();
-        let bytes = raw.encoded().len() + fields.data.len() + fields.extra_data.len();
-        let (shard, nonce_hash) = self.shard(&fields.nonce);
-        let checked = self.check_room(submitter, bytes).and_then(|()| self.check(&shard.lock(), nonce_hash, fields, hash));
+        let checked = if submitter == Submitter::REPAIR {
+            self.check_wanted(&hash)
+        } else {
+            let bytes = raw.encoded().len() + fields.data.len() + fields.extra_data.len();
+            let (shard, nonce_hash) = self.shard(&fields.nonce);
+            self.check_room(submitter, bytes).and_then(|()| self.check(&shard.lock(), nonce_hash, fields, hash))
+        };
         checked.map_err(|reason| self.refuse(reason, fields, hash))
     }
 
     /// Takes a transaction in, after all checks again, or leaves the pool as it was.
     pub fn admit(&self, transaction: VerifiedTx, submitter: Submitter, now_ms: u64) -> Result<(), Refusal> {
-        let admitted = self.try_admit(&transaction, submitter, now_ms);
+        let admitted = match submitter {
+            Submitter::REPAIR => self.admit_wanted(&transaction),
+            _ => self.try_admit(&transaction, submitter, now_ms),
+        };
         admitted.map_err(|reason| self.refuse(reason, transaction.fields(), transaction.hash()))
     }
 
@@ -188,42 +212,15 @@ impl TxPool {
             Ok(())
         })?;
         shard.pending.insert(nonce, hash);
+        drop(shard);
+        self.note_arrival(&hash);
         Ok(())
-    }
-
-    /// Hands out waiting transactions for a proposal of this node at `height`, oldest first: at most `max_count`, together at most
-    /// `max_bytes` encoded, but always the first. They stay in the pool, reserved, until they are committed or come back.
-    pub fn take(&self, height: u64, max_count: usize, max_bytes: usize, now_ms: u64) -> Vec<VerifiedTx> {
-        let expired = MAX_UNREPORTED.saturating_sub(self.unreported.lock().len());
-        let wish = Wish { height, count: max_count, bytes: max_bytes, expired };
-        let (mut taken, mut leaving) = (Vec::new(), Vec::new());
-        self.change(|queue| queue.take(wish, self.moment(now_ms), &mut taken, &mut leaving));
-        let dropped = self.remove(&leaving);
-        self.unreported.lock().extend(dropped);
-        taken
-    }
-
-    /// Reserves transactions that somebody else's proposal at `height` names and returns, in the same order, those that are here.
-    /// To be called before sealing above `height`, or a later proposal may contain them again.
-    pub fn claim(&self, height: u64, hashes: &[B256]) -> Vec<Option<VerifiedTx>> {
-        let found: Vec<_> = hashes.iter().map(|hash| self.find(hash)).collect();
-        self.change(|queue| {
-            for (hash, (_, node)) in hashes.iter().zip(&found).filter_map(|(hash, found)| Some((*hash, found.as_ref()?))) {
-                queue.claim(*node, hash, height);
-            }
-        });
-        found.into_iter().map(|found| Some(found?.0)).collect()
     }
 
     /// Makes transactions of a dead proposal available again, each at its old place in the order. Unknown ones are ignored.
     pub fn give_back(&self, hashes: &[B256]) {
         let found: Vec<_> = hashes.iter().filter_map(|hash| Some((self.find(hash)?.1, *hash))).collect();
         self.change(|queue| queue.give_back(found.into_iter()));
-    }
-
-    /// Makes everything that is reserved for heights above `height` available again.
-    pub fn void_above(&self, height: u64) {
-        self.change(|queue| queue.void_above(height));
     }
 
     /// The block at `number` is committed: its transactions leave, its nonces enter the window, and what was reserved for it or below
@@ -253,6 +250,7 @@ impl TxPool {
         self.counters.superseded.fetch_add(superseded.len() as u64, Ordering::Relaxed);
         self.slide(number.saturating_sub(BLOCK_LIMIT_WINDOW - 1));
         self.change(|queue| queue.settle(number));
+        self.settle_shelf(number);
         superseded
     }
 
@@ -398,14 +396,15 @@ impl TxPool {
         self.queue.lock().oldest(limit)
     }
 
-    /// Whether the pool holds the transaction.
+    /// Whether the pool holds the transaction, or a proposal in flight.
     pub fn contains(&self, hash: B256) -> bool {
-        self.transactions.contains_key(&hash)
+        self.transactions.contains_key(&hash) || self.shelf.lock().get(&hash).is_some()
     }
 
-    /// A transaction of the pool.
+    /// A transaction of the pool, or of a proposal in flight.
     pub fn get(&self, hash: B256) -> Option<VerifiedTx> {
-        self.find(&hash).map(|(transaction, _)| transaction)
+        let pooled = self.find(&hash).map(|(transaction, _)| transaction);
+        pooled.or_else(|| self.shelf.lock().get(&hash).cloned())
     }
 
     /// What one submitter holds.

@@ -7,6 +7,7 @@ pub mod engine;
 pub mod epoch;
 pub mod pbft;
 pub mod sealer;
+pub mod sync;
 
 pub use engine::{Effect, Engine, Input, Proposal};
 pub use epoch::Epoch;

@@ -9,6 +9,7 @@ pub mod block;
 pub mod clock;
 pub mod crypto;
 pub mod fault;
+pub mod frame;
 pub mod group;
 pub mod limits;
 pub mod merkle;

@@ -19,6 +19,10 @@ pub const MAX_JSON_DEPTH: usize = 128;
 /// Transactions in one block whatever `tx_count_limit` says: keeps a block's messages and receipts below the frame limit.
 pub const MAX_BLOCK_TRANSACTIONS: usize = 100_000;
 
+/// Encoded transactions of one block, unless it holds a single larger one: a block with its receipts must stay below the bound of one
+/// stored record.
+pub const MAX_BLOCK_BYTES: usize = MAX_WIRE_BYTES / 4;
+
 /// Deployed code of one contract (`spec/client-protocol.md` 8.1).
 pub const MAX_CODE_BYTES: usize = 0x40000;
 

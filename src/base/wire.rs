@@ -24,7 +24,12 @@ pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
 
 /// Decodes a value that must fill `bytes` exactly.
 pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, WireError> {
-    let (value, used) = bincode::decode_from_slice(bytes, config::standard().with_limit::<MAX_WIRE_BYTES>())?;
+    decode_within::<MAX_WIRE_BYTES, T>(bytes)
+}
+
+/// As [`decode`], allocating no more than `LIMIT` bytes: for messages whose bound is tighter.
+pub fn decode_within<const LIMIT: usize, T: Decode<()>>(bytes: &[u8]) -> Result<T, WireError> {
+    let (value, used) = bincode::decode_from_slice(bytes, config::standard().with_limit::<LIMIT>())?;
     if used != bytes.len() {
         return Err(WireError::Trailing(bytes.len() - used));
     }

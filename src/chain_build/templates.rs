@@ -1,10 +1,11 @@
 //! The texts of the configuration files that `chain build` writes. Only keys that have an effect stand in them.
 
 use std::fmt::Write;
-use std::net::IpAddr;
 
 use millrace_base::{ChainId, GroupId, NodeId};
 use millrace_vm::EvmRules;
+
+use super::node_files::NetworkPlace;
 
 /// Start and stop scripts, the same for every node.
 pub const START: &str = include_str!("start.sh");
@@ -18,16 +19,15 @@ pub const STOP_ALL: &str = include_str!("stop_all.sh");
 /// The `supported_version` of new chains: the end of the 2.x line.
 pub const SUPPORTED_VERSION: &str = "2.11.1";
 
+/// A script that puts changed lists in force, by the signal file of 2.x.
+pub fn reload_script(signal: &str) -> String {
+    include_str!("reload.sh").replace("SIGNAL", signal)
+}
+
 /// What differs from node to node in `config.ini`.
 pub struct NodeText<'a> {
-    /// Where JSON-RPC listens.
-    pub rpc: (IpAddr, u16),
-    /// Where the channel listens.
-    pub channel: (IpAddr, u16),
-    /// Where P2P listens.
-    pub p2p: (IpAddr, u16),
-    /// Operator port, on the loopback address.
-    pub operator_port: u16,
+    /// Where it listens.
+    pub place: NetworkPlace,
     /// All nodes of the chain, `host:port`.
     pub peers: &'a [String],
     /// Chain id.
@@ -36,7 +36,8 @@ pub struct NodeText<'a> {
 
 /// `config.ini` of a node.
 pub fn config_ini(node: &NodeText<'_>) -> String {
-    let NodeText { rpc, channel, p2p, operator_port, peers, chain_id } = node;
+    let NodeText { place, peers, chain_id } = node;
+    let NetworkPlace { rpc, channel, p2p } = place;
     let peers = peers.iter().enumerate().fold(String::new(), |mut text, (index, peer)| {
         writeln!(text, "    node.{index}={peer}").expect("writing to a string cannot fail");
         text
@@ -47,22 +48,31 @@ pub fn config_ini(node: &NodeText<'_>) -> String {
     channel_listen_port={}
     jsonrpc_listen_ip={}
     jsonrpc_listen_port={}
-    disable_dynamic_group=false
+    ; true: groups and peers are changed on the operator port alone; false: clients may too, as in 2.x
+    disable_dynamic_group=true
 [p2p]
     listen_ip={}
     listen_port={}
     ; nodes to connect
 {peers}
+; nodes that are refused, by the 128 digits of conf/node.nodeid
+[certificate_blacklist]
+    ;crl.0=
+
+; if any stand here, the only nodes that are admitted; scripts/reload_whitelist.sh puts changes of both lists in force
+[certificate_whitelist]
+    ;cal.0=
+
 [group]
     group_data_path=data/
     group_config_path=conf/
 
 [network_security]
-    ; directory of the certificates; node.key is the node's identity
+    ; directory of the keys and certificates; node.key is the node's identity, p2p.key belongs to the certificate
     data_path=conf/
     key=node.key
-    cert=node.crt
-    ca_cert=ca.crt
+    cert=p2p.crt
+    ca_cert=p2p-ca.crt
 
 [storage_security]
     enable=false
@@ -94,7 +104,13 @@ pub fn config_ini(node: &NodeText<'_>) -> String {
     log_format=text
     ; also: verify_threads, execute_threads (default: all cores), cache_mb (default: 256), pin_cores
 ",
-        channel.0, channel.1, rpc.0, rpc.1, p2p.0, p2p.1
+        channel.ip(),
+        channel.port(),
+        rpc.ip(),
+        rpc.port(),
+        p2p.ip(),
+        p2p.port(),
+        operator_port = place.operator_port(),
     )
 }
 
@@ -152,5 +168,9 @@ pub fn group_ini() -> &'static str {
 [flow_control]
     ; requests a second for this group
     ;limit_req=1000
+
+; if any stand here, the only clients of the channel port that see the group; scripts/reload_sdk_allowlist.sh puts changes in force
+[sdk_allowlist]
+    ;public_key.0=
 "
 }

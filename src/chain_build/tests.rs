@@ -2,14 +2,14 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 use super::*;
-use crate::certificates::{NODE_URI_PREFIX, read_names};
+use crate::certificates::{NODE_URI_PREFIX, read};
 use crate::config::NodeConfig;
 
-fn group(id: i64) -> GroupId {
+pub(crate) fn group(id: i64) -> GroupId {
     GroupId::new(id).unwrap()
 }
 
-fn plan(output: &Path) -> ChainPlan {
+pub(crate) fn plan(output: &Path) -> ChainPlan {
     let ip: IpAddr = "127.0.0.1".parse().unwrap();
     ChainPlan {
         output: output.to_owned(),
@@ -18,6 +18,7 @@ fn plan(output: &Path) -> ChainPlan {
             Machine { ip, nodes: 2, agency: "bank".into(), groups: vec![group(1)] },
             Machine { ip, nodes: 1, agency: "shop".into(), groups: vec![group(1), group(2)] },
         ],
+        placements: Vec::new(),
         ports: Ports::default(),
         rpc_ip: ip,
         days: 365,
@@ -28,12 +29,20 @@ fn plan(output: &Path) -> ChainPlan {
     }
 }
 
-fn mode(path: &Path) -> u32 {
+/// A chain of one node with group 1; its node's directory.
+pub(crate) fn one_node(output: &Path) -> PathBuf {
+    let mut plan = plan(output);
+    plan.machines.truncate(1);
+    plan.machines[0].nodes = 1;
+    build(&plan, &|_| {}).unwrap().remove(0).directory
+}
+
+pub(crate) fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o777
 }
 
 /// Whether `openssl verify` accepts a certificate; `None` when there is no openssl.
-fn openssl_accepts(root: &Path, chain: &Path, leaf: &Path, purpose: &str) -> Option<bool> {
+pub(crate) fn openssl_accepts(root: &Path, chain: &Path, leaf: &Path, purpose: &str) -> Option<bool> {
     let mut command = Command::new("openssl");
     command.arg("verify").args(["-x509_strict", "-purpose", purpose, "-CAfile"]).arg(root).arg("-untrusted").arg(chain).arg(leaf);
     let output = command.output().ok()?;
@@ -86,18 +95,18 @@ fn certificates_verify_against_their_authorities_and_no_others() {
     let output = scratch.path().join("nodes");
     let built = build(&plan(&output), &|_| {}).unwrap();
     let (bank, shop) = (built[0].directory.join("conf"), built[2].directory.join("conf"));
-    let names = read_names(&bank.join("channel_cert/node.crt")).unwrap();
+    let names = read(&bank.join("channel_cert/node.crt")).unwrap();
     assert_eq!((names.subject.as_str(), names.issuer.as_str()), ("node0", "bank"));
     let sdk = output.join("127.0.0.1/sdk");
     assert_eq!(fs::read(sdk.join("ca.crt")).unwrap(), fs::read(bank.join("channel_cert/ca.crt")).unwrap());
 
-    let peer = bank.join("node.crt");
-    let Some(peer_ok) = openssl_accepts(&bank.join("ca.crt"), &peer, &peer, "sslserver") else {
+    let peer = bank.join("p2p.crt");
+    let Some(peer_ok) = openssl_accepts(&bank.join("p2p-ca.crt"), &peer, &peer, "sslserver") else {
         println!("skipped: there is no openssl here");
         return;
     };
     assert!(peer_ok);
-    assert_eq!(openssl_accepts(&bank.join("ca.crt"), &peer, &peer, "sslclient"), Some(true));
+    assert_eq!(openssl_accepts(&bank.join("p2p-ca.crt"), &peer, &peer, "sslclient"), Some(true));
     let other = scratch.path().join("other");
     build(&plan(&other), &|_| {}).unwrap();
     assert_eq!(openssl_accepts(&other.join("cert/ca.crt"), &peer, &peer, "sslserver"), Some(false));
@@ -114,6 +123,9 @@ fn certificates_verify_against_their_authorities_and_no_others() {
     let text = String::from_utf8_lossy(&text.stdout).into_owned();
     assert!(text.contains("Version: 3 (0x2)") && text.contains("prime256v1"), "{text}");
     assert!(text.contains(&format!("{NODE_URI_PREFIX}{}", built[0].node_id)), "{text}");
+    let facts = read(&peer).unwrap();
+    assert_eq!((facts.subject.as_str(), facts.organization.as_str(), facts.issuer.as_str()), ("node0", "bank", "bank"));
+    assert_eq!(facts.node_id, Some(built[0].node_id));
 }
 
 #[test]
@@ -132,6 +144,35 @@ fn plans_that_cannot_work_are_refused_before_anything_is_written() {
     assert!(refused(&|plan| plan.machines[0].agency = "../x".into()).contains("cannot be an agency's name"));
     assert!(refused(&|plan| plan.ports.rpc = 65_534).contains("below 65536"));
     assert!(refused(&|plan| plan.ports.channel = 30_301).contains("overlap"));
+    let place = |group_id, nodes: &[&str]| {
+        let nodes = nodes.iter().map(|name| (*name).to_owned()).collect();
+        move |plan: &mut ChainPlan| plan.placements.push(Placement { group: group(group_id), nodes: Clone::clone(&nodes) })
+    };
+    assert!(refused(&place(3, &["node7"])).contains("which is no node"));
+    assert!(refused(&place(3, &["node1", "node1"])).contains("twice"));
+    assert!(refused(&place(3, &[])).contains("no node"));
+    assert!(refused(&place(1, &["node0"])).contains("node1 would be in no group"));
+    let two_machines = |plan: &mut ChainPlan| {
+        plan.machines[1].ip = "127.0.0.2".parse().unwrap();
+        place(3, &["node0"])(plan);
+    };
+    assert!(refused(&two_machines).contains("as in 10.0.0.1/node0"));
+}
+
+#[test]
+fn groups_lie_on_the_nodes_that_are_named() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut plan = plan(&scratch.path().join("nodes"));
+    let placement = |id, nodes: &[&str]| Placement { group: group(id), nodes: nodes.iter().map(|name| (*name).to_owned()).collect() };
+    plan.placements = vec![placement(2, &["node2", "127.0.0.1/node1"]), placement(3, &["node1", "node0"])];
+    let built = build(&plan, &|_| {}).unwrap();
+    let configs: Vec<NodeConfig> = built.iter().map(|node| NodeConfig::load(&node.directory.join("config.ini")).unwrap()).collect();
+    let groups = |config: &NodeConfig| config.groups.iter().map(|group| group.genesis.group.get()).collect::<Vec<_>>();
+    assert_eq!(configs.iter().map(groups).collect::<Vec<_>>(), [vec![1, 3], vec![1, 2, 3], vec![1, 2]]);
+    let mut sealers = [built[1].node_id, built[2].node_id];
+    sealers.sort_unstable();
+    assert_eq!(configs[1].groups[1].genesis.sealers, sealers);
+    assert_eq!(configs[1].groups[1].genesis, configs[2].groups[1].genesis);
 }
 
 #[test]

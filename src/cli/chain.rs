@@ -1,4 +1,8 @@
-//! `millrace chain build`: production directories, with the flags of 2.x's build_chain.sh where they make sense.
+//! `millrace chain`: production directories, with the flags of 2.x's build_chain.sh where they make sense; extending and renewing them
+//! is in [`change`], looking at certificates in [`show`].
+
+mod change;
+mod show;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,39 +17,60 @@ use millrace_base::fault::{Fault, FaultKind};
 use millrace_base::{ChainId, GroupId};
 use millrace_vm::EvmRules;
 
-use crate::chain_build::{self, ChainPlan, Machine, Ports, Program, Reach};
+use crate::chain_build::{self, ChainPlan, Machine, Placement, Ports, Program, Reach};
 
 /// Commands about chains.
 #[derive(Subcommand, Debug)]
 pub enum ChainCommand {
     /// Make keys, certificates, configuration, scripts and the SDK bundle of a new chain. Nothing is downloaded.
     Build(BuildArguments),
+    /// Make the directory of a node that joins the chain as an observer.
+    AddNode(change::AddNodeArguments),
+    /// Make the authorities of a new agency.
+    AddAgency(change::AddAgencyArguments),
+    /// Make the files of another client (SDK) of an agency.
+    Sdk(change::SdkArguments),
+    /// Renew certificates; the old files are kept as .old.
+    #[command(subcommand)]
+    Renew(change::RenewCommand),
+    /// List the certificates of a chain or a node: names, node ids, days until they end.
+    Show(show::ShowArguments),
+}
+
+/// Runs a command.
+pub fn chain(command: ChainCommand) -> Result<ExitCode, Fault> {
+    match command {
+        ChainCommand::Build(arguments) => build(arguments),
+        ChainCommand::AddNode(arguments) => change::add_node(arguments),
+        ChainCommand::AddAgency(arguments) => change::add_agency(&arguments),
+        ChainCommand::Sdk(arguments) => change::add_sdk(&arguments),
+        ChainCommand::Renew(command) => change::renew(command),
+        ChainCommand::Show(arguments) => show::show(&arguments),
+    }
 }
 
 /// See [`ChainCommand::Build`].
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  millrace chain build -l 127.0.0.1:1
+  millrace chain build --nodes 4 --groups 2                       four nodes on this machine, all in groups 1 and 2
+  millrace chain build --agency bank=2 --agency shop=2            two agencies with two nodes each
+  millrace chain build --nodes 3 --group 1=node0,node1 --group 2=node1,node2
   millrace chain build -l 10.0.0.1:1,10.0.0.2:1 --groups 2 --agency bank -o bank-chain
   millrace chain build -f machines.conf        lines of the file: 10.0.0.1:2 bank 1,2
 
 Directories: OUTPUT/cert (authorities: keep their keys offline), OUTPUT/<IP>/nodeN (copy to the machine),
 OUTPUT/<IP>/sdk (ca.crt, sdk.crt, sdk.key for clients). Start a machine's nodes with OUTPUT/<IP>/start_all.sh.
-This version runs chains of one node; chains of more are built but refused at start.")]
+docs/operating.md is the operator's handbook.")]
 pub struct BuildArguments {
     /// Machines and how many nodes each has: "IP:count,IP:count".
-    #[arg(
-        short = 'l',
-        long = "list",
-        value_name = "IP:COUNT,…",
-        required_unless_present = "file",
-        conflicts_with = "file",
-        value_delimiter = ','
-    )]
+    #[arg(short = 'l', long = "list", value_name = "IP:COUNT,…", conflicts_with_all = ["file", "nodes"], value_delimiter = ',')]
     list: Vec<String>,
     /// A file with one line a machine: "IP:count agency group,group".
-    #[arg(short = 'f', long, value_name = "FILE")]
+    #[arg(short = 'f', long, value_name = "FILE", conflicts_with = "nodes")]
     file: Option<PathBuf>,
+    /// Nodes on 127.0.0.1, in place of -l.
+    #[arg(long, value_name = "N")]
+    nodes: Option<usize>,
     /// Output directory; it must not exist or be empty.
     #[arg(short = 'o', long, value_name = "DIR", default_value = "nodes")]
     output: PathBuf,
@@ -58,12 +83,15 @@ pub struct BuildArguments {
     /// Chain id.
     #[arg(short = 'C', long, value_name = "ID", default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=i64::MAX as u64))]
     chain_id: ChainId,
-    /// With -l: every node is a sealer of groups 1 to this.
+    /// Every node is a sealer of groups 1 to this, unless -f says otherwise.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     groups: u16,
-    /// With -l: the agency that runs the nodes.
-    #[arg(long, value_name = "NAME", default_value = "agency")]
-    agency: String,
+    /// A group lies on these nodes only, as their sealers: "2=node0,node1", or "2=10.0.0.1/node0" with several machines.
+    #[arg(long = "group", value_name = "ID=NODE,…", value_parser = parse_placement)]
+    placements: Vec<Placement>,
+    /// The agency that runs the nodes [default: agency], or agencies with the numbers of their nodes on 127.0.0.1: "bank=2".
+    #[arg(long = "agency", value_name = "NAME[=N]", conflicts_with = "file")]
+    agencies: Vec<String>,
     /// Days the certificates are valid.
     #[arg(short = 'X', long, value_name = "DAYS", default_value_t = 36_500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     days: u32,
@@ -109,7 +137,7 @@ impl RulesArguments {
 }
 
 /// Builds the directories.
-pub fn build(arguments: BuildArguments) -> Result<ExitCode, Fault> {
+fn build(arguments: BuildArguments) -> Result<ExitCode, Fault> {
     if arguments.national_crypto {
         return Err(refuse(
             "national cryptography (-g) is not supported by this version",
@@ -125,6 +153,7 @@ pub fn build(arguments: BuildArguments) -> Result<ExitCode, Fault> {
     let plan = ChainPlan {
         machines: machines(&arguments)?,
         output: arguments.output,
+        placements: arguments.placements,
         chain_id: arguments.chain_id,
         ports: arguments.ports,
         rpc_ip: IpAddr::V4(if arguments.public_rpc { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST }),
@@ -176,16 +205,40 @@ fn parse_ports(text: &str) -> Result<Ports, String> {
     }
 }
 
+/// A group and its nodes: `2=node0,node1`.
+pub fn parse_placement(text: &str) -> Result<Placement, String> {
+    let (group, nodes) = text.split_once('=').ok_or("write a group and its nodes, for example 2=node0,node1")?;
+    let group = group.trim().parse().ok().and_then(GroupId::new).ok_or("a group's id is a number from 1 to 32767")?;
+    let nodes = nodes.split(',').map(str::trim).filter(|node| !node.is_empty()).map(str::to_owned).collect();
+    Ok(Placement { group, nodes })
+}
+
 fn machines(arguments: &BuildArguments) -> Result<Vec<Machine>, Fault> {
     if let Some(file) = &arguments.file {
         return machines_from_file(file);
     }
     let groups = first_groups(arguments.groups);
-    let machine = |text: &String| {
-        let (ip, nodes) = parse_machine(text)?;
-        Ok(Machine { ip, nodes, agency: arguments.agency.clone(), groups: groups.clone() })
-    };
-    arguments.list.iter().map(machine).collect()
+    let machine = |ip, nodes, agency: &str| Machine { ip, nodes, agency: agency.to_owned(), groups: groups.clone() };
+    let own = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let remedy = "name one agency with -l or --nodes, or only agencies with their numbers of nodes: --agency bank=2 --agency shop=2";
+    let counted: Vec<(&str, &str)> = arguments.agencies.iter().filter_map(|agency| agency.split_once('=')).collect();
+    match (&arguments.agencies[..], arguments.nodes) {
+        (_, None) if arguments.list.is_empty() && !counted.is_empty() && counted.len() == arguments.agencies.len() => {
+            let count = |text: &str| text.parse().map_err(|_| refuse(format!("\"{text}\" is no number of nodes"), remedy));
+            counted.into_iter().map(|(name, nodes)| Ok(machine(own, count(nodes)?, name))).collect()
+        }
+        (_, None) if arguments.list.is_empty() => {
+            Err(refuse("no nodes were asked for", "use --nodes 4, -l IP:COUNT,…, -f FILE or --agency NAME=N"))
+        }
+        (agencies, nodes) if agencies.len() <= 1 && counted.is_empty() => {
+            let agency = agencies.first().map_or("agency", String::as_str);
+            match nodes {
+                Some(nodes) => Ok(vec![machine(own, nodes, agency)]),
+                None => arguments.list.iter().map(|text| parse_machine(text).map(|(ip, nodes)| machine(ip, nodes, agency))).collect(),
+            }
+        }
+        _ => Err(refuse("the agencies do not go with the other options", remedy)),
+    }
 }
 
 /// Groups 1 to `count`.
@@ -243,6 +296,45 @@ mod tests {
         assert_eq!(machines[1].agency, "shop");
         fs::write(&file, "10.0.0.1:2 bank 0\n").unwrap();
         assert!(machines_from_file(&file).unwrap_err().to_string().contains(":1:"));
+    }
+
+    #[derive(clap::Parser)]
+    struct Wrapper {
+        #[command(flatten)]
+        arguments: BuildArguments,
+    }
+
+    fn planned(arguments: &[&str]) -> Result<Vec<(String, usize, String)>, String> {
+        let parsed = <Wrapper as clap::Parser>::try_parse_from(["build"].iter().chain(arguments)).map_err(|error| error.to_string())?;
+        let machines = machines(&parsed.arguments).map_err(|fault| fault.to_string())?;
+        Ok(machines.into_iter().map(|machine| (machine.ip.to_string(), machine.nodes, machine.agency)).collect())
+    }
+
+    #[test]
+    fn nodes_are_asked_for_by_number_by_agency_or_by_machine() {
+        let own = |nodes, agency: &str| ("127.0.0.1".to_owned(), nodes, agency.to_owned());
+        assert_eq!(planned(&["--nodes", "4"]).unwrap(), [own(4, "agency")]);
+        assert_eq!(planned(&["--nodes", "4", "--agency", "bank"]).unwrap(), [own(4, "bank")]);
+        assert_eq!(planned(&["--agency", "bank=2", "--agency", "shop=1"]).unwrap(), [own(2, "bank"), own(1, "shop")]);
+        assert_eq!(planned(&["-l", "10.0.0.1:2", "--agency", "shop"]).unwrap(), [("10.0.0.1".into(), 2, "shop".into())]);
+        for wrong in [
+            &[][..],
+            &["--agency", "bank"],
+            &["--agency", "bank=x"],
+            &["--agency", "bank=1", "--agency", "shop"],
+            &["--nodes", "1", "--agency", "bank=1"],
+            &["-l", "10.0.0.1:2", "--nodes", "1"],
+            &["-l", "10.0.0.1:2", "--agency", "a", "--agency", "b"],
+        ] {
+            assert!(planned(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn placement_is_a_group_and_its_nodes() {
+        let placement = parse_placement("2=node0, 10.0.0.1/node1").unwrap();
+        assert_eq!((placement.group.get(), placement.nodes), (2, vec!["node0".to_owned(), "10.0.0.1/node1".to_owned()]));
+        assert!(parse_placement("0=node0").is_err() && parse_placement("2").is_err());
     }
 
     #[test]

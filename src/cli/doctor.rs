@@ -1,7 +1,9 @@
 //! `millrace doctor`: finds out why something does not work, from where it is run, and says what to do.
 //!
 //! `doctor tls` connects to a channel port the way an SDK does, curve by curve, and explains what it meets in the words of the node's own
-//! log ([`millrace_rpc::channel::tls::explain`]). It sends nothing but a heartbeat and changes nothing.
+//! log ([`millrace_rpc::channel::tls::explain`]). It sends nothing but a heartbeat and changes nothing. `doctor p2p` is in [`p2p`].
+
+mod p2p;
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
@@ -31,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub enum DoctorCommand {
     /// Connect to a channel port as an SDK does, and explain what fails.
     Tls(TlsArguments),
+    /// Check a node's certificates, keys, P2P port and peers.
+    P2p(p2p::P2pArguments),
 }
 
 /// Arguments of `doctor tls`.
@@ -52,13 +56,12 @@ pub struct TlsArguments {
 
 /// Runs a command.
 pub fn doctor(command: DoctorCommand) -> Result<ExitCode, Fault> {
-    match command {
-        DoctorCommand::Tls(arguments) => {
-            let report = examine(&arguments)?;
-            super::print(&report.text)?;
-            Ok(if report.is_healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-        }
-    }
+    let report = match command {
+        DoctorCommand::Tls(arguments) => examine(&arguments)?,
+        DoctorCommand::P2p(arguments) => p2p::examine(&arguments),
+    };
+    super::print(&report.text)?;
+    Ok(if report.is_healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What was found.

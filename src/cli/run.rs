@@ -1,10 +1,12 @@
 //! `millrace run`: a node until it is told to stop.
 
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use clap::Args;
@@ -31,15 +33,21 @@ pub struct RunArguments {
     /// The node's configuration.
     #[arg(short, long, value_name = "FILE", default_value = "config.ini")]
     pub config: PathBuf,
+    /// Stop in order when standard input ends: for a program that runs nodes and may die before them.
+    #[arg(long, hide = true)]
+    pub until_stdin_closes: bool,
 }
 
 /// Runs a node.
 pub fn run(arguments: RunArguments) -> Result<ExitCode, Fault> {
     let config = NodeConfig::load(&arguments.config)?;
-    config.refuse_groups_that_need_peers()?;
+
     let mut signals = StopSignals::listen()?;
     logging::start(&config.log)?;
     log_notes(&config);
+    if arguments.until_stdin_closes {
+        stop_when_stdin_closes()?;
+    }
     super::print(&format!("config file : {}\n", arguments.config.display()))?;
     let node = Node::start(config)?;
     tracing::info!(http = %node.http_addr(), "The FISCO-BCOS is running...");
@@ -49,6 +57,19 @@ pub fn run(arguments: RunArguments) -> Result<ExitCode, Fault> {
     node.stop(STOP_DEADLINE)?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Has the process stop as by SIGTERM when nobody holds the other end of its standard input any more.
+fn stop_when_stdin_closes() -> Result<(), Fault> {
+    let wait = || {
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        // Cannot fail: the signal is valid and its handler is in place.
+        let _ = signal_hook::low_level::raise(SIGTERM);
+    };
+    let started = thread::Builder::new().name("stdin".into()).spawn(wait);
+    started
+        .map(drop)
+        .map_err(|error| Fault::new(FaultKind::Operation, format!("cannot start a thread: {error}"), "raise the limit of processes"))
 }
 
 /// Logs what the configuration's reader remarked.
@@ -77,6 +98,15 @@ impl StopSignals {
             kinds.push(SIGHUP);
         }
         Ok(Self { signals: Signals::new(kinds).map_err(fault)?, stopping })
+    }
+
+    /// Whether a signal has come; from then on the next SIGINT ends the process at once.
+    pub fn has_come(&mut self) -> bool {
+        let has_come = self.signals.pending().next().is_some();
+        if has_come {
+            self.stopping.store(true, Ordering::SeqCst);
+        }
+        has_come
     }
 
     /// Returns when the first signal has come; the next SIGINT ends the process at once.

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use millrace_base::ChainId;
 use millrace_base::fault::{Fault, FaultKind};
+use millrace_base::{ChainId, GroupId};
 
 use super::channel::{self, GroupClients};
 use super::genesis::GroupGenesis;
@@ -33,18 +33,34 @@ pub fn load_all(config_dir: &Path, data_dir: &Path, chain_id: ChainId) -> Result
     let mut notes = Vec::new();
     let mut groups = Vec::with_capacity(files.len());
     for (id, path) in files {
-        let genesis_file = Checked::read(&path, tables::GENESIS)?;
-        let genesis = GroupGenesis::from_file(&genesis_file, chain_id)?;
-        if genesis.group.get() != id {
-            let what = format!("group.id={} in the genesis file of group {id}", genesis.group);
-            return Err(genesis_file.fault("group", "id", what, "the file's name and group.id must name the same group"));
-        }
-        let settings = Checked::read(&path.with_extension("ini"), tables::GROUP)?;
-        notes.extend(genesis_file.notes().iter().chain(settings.notes()).cloned());
-        let clients = channel::read_group(&genesis_file, &settings);
-        groups.push(GroupConfig { clients, ..group_config(genesis, &settings, data_dir)? });
+        let (group, group_notes) = read(id, &path, data_dir, chain_id)?;
+        notes.extend(group_notes);
+        groups.push(group);
     }
     Ok((groups, notes))
+}
+
+/// Reads one group by its id.
+pub fn load(config_dir: &Path, data_dir: &Path, chain_id: ChainId, group: GroupId) -> Result<GroupConfig, Fault> {
+    read(group.get(), &genesis_path(config_dir, group), data_dir, chain_id).map(|(group, _)| group)
+}
+
+/// Where a group's genesis lies; its settings lie beside it, with the extension `ini`.
+pub fn genesis_path(config_dir: &Path, group: GroupId) -> PathBuf {
+    config_dir.join(format!("group.{group}.genesis"))
+}
+
+fn read(id: u16, path: &Path, data_dir: &Path, chain_id: ChainId) -> Result<(GroupConfig, Vec<String>), Fault> {
+    let genesis_file = Checked::read(path, tables::GENESIS)?;
+    let genesis = GroupGenesis::from_file(&genesis_file, chain_id)?;
+    if genesis.group.get() != id {
+        let what = format!("group.id={} in the genesis file of group {id}", genesis.group);
+        return Err(genesis_file.fault("group", "id", what, "the file's name and group.id must name the same group"));
+    }
+    let settings = Checked::read(&path.with_extension("ini"), tables::GROUP)?;
+    let notes = genesis_file.notes().iter().chain(settings.notes()).cloned().collect();
+    let clients = channel::read_group(&genesis_file, &settings);
+    Ok((GroupConfig { clients, ..group_config(genesis, &settings, data_dir)? }, notes))
 }
 
 fn genesis_files(config_dir: &Path) -> Result<Vec<(u16, PathBuf)>, Fault> {

@@ -3,7 +3,9 @@
 
 use super::schema::{Effect, Form, Key, Section};
 
-const NO_PEERS: &str = "this version runs nodes without peers";
+const DIRECT: &str = "messages go to those who need them, once";
+const PULLED: &str = "what is missing is asked for at once, from several nodes in turn";
+const SYNC_ADAPTS: &str = "sync sizes its requests by what peers deliver";
 const ENGINE: &str = "the storage engine decides by itself";
 const LOGS: &str = "log lines have one fixed layout and are always flushed";
 const ADAPTS: &str = "Millrace sizes its threads by cores";
@@ -55,14 +57,14 @@ pub const NODE: &[Section] = &[
             used("listen_ip", Form::Ip),
             used("listen_port", PORT),
             used("node.N", Form::HostPort),
-            idle("enable_compress", Form::Flag, NO_PEERS),
-            idle("connection_warning", Form::Flag, NO_PEERS),
-            idle("peers_param_limit", number(1, 1_000, "peers"), NO_PEERS),
-            idle("max_nodes_limit", number(1, 10_000, "peers"), NO_PEERS),
+            used("enable_compress", Form::Flag),
+            idle("connection_warning", Form::Flag, "connections that fail are always logged"),
+            used("peers_param_limit", number(1, 1_000, "peers")),
+            used("max_nodes_limit", number(1, 10_000, "peers")),
         ],
     ),
-    Section { name: "certificate_blacklist", old_name: Some("crl"), keys: &[idle("crl.N", Form::NodeId, NO_PEERS)] },
-    Section { name: "certificate_whitelist", old_name: Some("cal"), keys: &[idle("cal.N", Form::NodeId, NO_PEERS)] },
+    Section { name: "certificate_blacklist", old_name: Some("crl"), keys: &[used("crl.N", Form::NodeId)] },
+    Section { name: "certificate_whitelist", old_name: Some("cal"), keys: &[used("cal.N", Form::NodeId)] },
     section("group", &[used("group_data_path", Form::Text), used("group_config_path", Form::Text)]),
     Section {
         name: "network_security",
@@ -72,7 +74,7 @@ pub const NODE: &[Section] = &[
             used("key", Form::Text),
             used("cert", Form::Text),
             used("ca_cert", Form::Text),
-            idle("ca_path", Form::Text, NO_PEERS),
+            idle("ca_path", Form::Text, "the chain has one authority, in ca_cert"),
             used("check_cert_issuer", Form::Flag),
             idle("crypto_provider", Form::Choice { supported: &["ssm"], lacking: &["hsm"] }, "only keys in files are supported"),
             idle("key_id", Form::Text, "only keys in files are supported"),
@@ -179,13 +181,13 @@ pub const GROUP: &[Section] = &[
             used("min_block_generation_time", number(0, 4_294_966_000, "ms")),
             used("enable_dynamic_block_size", Form::Flag),
             used("block_size_increase_ratio", Form::Fraction { min_thousandths: 1, max_thousandths: 10_000 }),
-            idle("ttl", number(0, 5, "hops"), NO_PEERS),
-            idle("enable_ttl_optimization", Form::Flag, NO_PEERS),
+            idle("ttl", number(0, 5, "hops"), DIRECT),
+            idle("enable_ttl_optimization", Form::Flag, DIRECT),
             idle("enable_prepare_with_txsHash", Form::Flag, "proposals always carry hashes only"),
-            idle("broadcast_prepare_by_tree", Form::Flag, NO_PEERS),
-            idle("prepare_status_broadcast_percent", number(25, 100, "percent"), NO_PEERS),
-            idle("max_request_missedTxs_waitTime", number(5, 1_000, "ms"), NO_PEERS),
-            idle("max_request_prepare_waitTime", number(10, 1_000, "ms"), NO_PEERS),
+            idle("broadcast_prepare_by_tree", Form::Flag, DIRECT),
+            idle("prepare_status_broadcast_percent", number(25, 100, "percent"), DIRECT),
+            idle("max_request_missedTxs_waitTime", number(5, 1_000, "ms"), PULLED),
+            idle("max_request_prepare_waitTime", number(10, 1_000, "ms"), PULLED),
         ],
     ),
     section(
@@ -222,22 +224,26 @@ pub const GROUP: &[Section] = &[
     section(
         "sync",
         &[
-            idle("idle_wait_ms", number(1, 60_000, "ms"), NO_PEERS),
-            idle("send_txs_by_tree", Form::Flag, NO_PEERS),
-            idle("sync_block_by_tree", Form::Flag, NO_PEERS),
-            idle("gossip_interval_ms", number(1_000, 3_000, "ms"), NO_PEERS),
-            idle("gossip_peers_number", number(1, 10_000, "peers"), NO_PEERS),
-            idle("max_block_sync_memory_size", number(32, 1 << 20, "MB"), NO_PEERS),
-            idle("txs_max_gossip_peers_num", number(1, 10_000, "peers"), NO_PEERS),
-            idle("allow_free_node", Form::Flag, NO_PEERS),
-            idle("print_info_interval", number(1, 86_400, "seconds"), NO_PEERS),
+            idle("idle_wait_ms", number(1, 60_000, "ms"), SYNC_ADAPTS),
+            idle("send_txs_by_tree", Form::Flag, DIRECT),
+            idle("sync_block_by_tree", Form::Flag, DIRECT),
+            idle("gossip_interval_ms", number(1_000, 3_000, "ms"), SYNC_ADAPTS),
+            idle("gossip_peers_number", number(1, 10_000, "peers"), SYNC_ADAPTS),
+            idle("max_block_sync_memory_size", number(32, 1 << 20, "MB"), SYNC_ADAPTS),
+            idle("txs_max_gossip_peers_num", number(1, 10_000, "peers"), DIRECT),
+            idle("allow_free_node", Form::Flag, "blocks never go to nodes outside a group"),
+            idle("print_info_interval", number(1, 86_400, "seconds"), "figures are served at /metrics of the operator port"),
         ],
     ),
     section(
         "flow_control",
         &[
             used("limit_req", RATE),
-            idle("outgoing_bandwidth_limit", Form::Fraction { min_thousandths: 1, max_thousandths: 1 << 40 }, NO_PEERS),
+            idle(
+                "outgoing_bandwidth_limit",
+                Form::Fraction { min_thousandths: 1, max_thousandths: 1 << 40 },
+                "groups share the outgoing queues fairly",
+            ),
         ],
     ),
     section("sdk_allowlist", &[used("public_key.N", Form::SdkKey)]),

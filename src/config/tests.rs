@@ -7,7 +7,7 @@ use millrace_vm::{EvmRules, Fork};
 
 use super::ini::IniFile;
 use super::*;
-use crate::certificates::{Algorithm, Authority, Leaf, Validity};
+use crate::certificates::{Algorithm, Authority, KeySource, Leaf, Validity};
 
 /// A 2.x node directory with one group; its files can be replaced before it is loaded.
 struct Directory {
@@ -93,8 +93,8 @@ impl Directory {
         fs::create_dir(directory.path("conf")).unwrap();
         keys::write_secret(&directory.path("conf/node.key"), &keys::key_to_pem(&directory.key)).unwrap();
         directory.write("conf/node.nodeid", &directory.key.node_id().to_string());
-        let authority = Authority::root("agency7", Algorithm::P256, Validity::days(100)).unwrap();
-        let certificate = authority.issue("node3", &Leaf::Peer(directory.key.node_id())).unwrap().certificate;
+        let authority = Authority::root("agency7", Algorithm::P256, Validity::days(100), KeySource::New).unwrap();
+        let certificate = authority.issue("node3", &Leaf::Peer(directory.key.node_id()), KeySource::New).unwrap().certificate;
         directory.write("conf/node.crt", &certificate);
         directory.write("config.ini", CONFIG);
         directory.write("conf/group.1.genesis", &directory.genesis());
@@ -153,7 +153,6 @@ fn directory_of_2x_is_read_with_its_keys() {
     assert_eq!(group.data_path, directory.path("data/group1/block"));
     assert_eq!(group.dynamic_block_size, Some(DynamicBlockSize { increase_thousandths: 250 }));
     assert_eq!(group.pool, PoolConfig { max_transactions: 150_000, max_bytes: 512 << 20, expiration_ms: 600_000 });
-    config.refuse_groups_that_need_peers().unwrap();
 }
 
 #[test]
@@ -304,19 +303,53 @@ fn old_section_names_are_understood() {
 }
 
 #[test]
-fn groups_with_other_sealers_are_refused_by_a_node_without_peers() {
+fn sealers_are_sorted_and_stand_once() {
     let directory = Directory::new();
     let other = KeyPair::generate().node_id();
     let two = directory.load_with("conf/group.1.genesis", "node.0=", &format!("node.1={other}\nnode.0=")).unwrap();
     let mut sorted = [other, directory.key.node_id()];
     sorted.sort_unstable();
     assert_eq!(two.groups[0].genesis.sealers, sorted);
-    assert!(two.refuse_groups_that_need_peers().unwrap_err().to_string().contains("group 1 has 2 sealers"));
-    let own = directory.key.node_id().to_string();
-    let foreign = directory.load_with("conf/group.1.genesis", &own, &other.to_string()).unwrap();
-    assert!(foreign.refuse_groups_that_need_peers().unwrap_err().to_string().contains("is not a sealer of group 1"));
+    let own = directory.key.node_id();
     let twice = directory.load_with("conf/group.1.genesis", "node.0=", &format!("node.5={own}\nnode.0="));
     assert!(twice.unwrap_err().to_string().contains("listed twice"));
+}
+
+#[test]
+fn peers_are_configured_by_the_keys_of_2x() {
+    let directory = Directory::new();
+    let p2p = directory.load().unwrap().p2p;
+    assert_eq!((p2p.compress, p2p.peers_a_request, p2p.max_peers), (true, 10, 100));
+    assert_eq!((p2p.certificate, p2p.key), (directory.path("conf/node.crt"), directory.path("conf/p2p.key")));
+    assert_eq!(p2p.authority, directory.path("conf/ca.crt"));
+    assert_eq!(p2p.lists, PeerLists::default());
+    let limits = "listen_port=30301\nenable_compress=false\npeers_param_limit=3\nmax_nodes_limit=4\nnode.7=[::1]:1\nnode.8=host.example:2";
+    let p2p = directory.load_with("config.ini", "listen_port=30301", limits).unwrap().p2p;
+    assert_eq!((p2p.compress, p2p.peers_a_request, p2p.max_peers), (false, 3, 4));
+    assert_eq!(p2p.peers[2..], ["[::1]:1", "host.example:2"]);
+}
+
+#[test]
+fn lists_of_node_ids_refuse_and_admit_and_mistakes_in_them_are_named() {
+    let directory = Directory::new();
+    let (own, one, two) = (directory.key.node_id(), KeyPair::generate().node_id(), KeyPair::generate().node_id());
+    let lists = format!("[certificate_whitelist]\n cal.0={one}\n cal.3={own}\n cal.4=");
+    let config = directory.load_with("config.ini", "[certificate_whitelist]", &lists).unwrap();
+    assert!(config.p2p.lists.admits(&one) && config.p2p.lists.admits(&own) && !config.p2p.lists.admits(&two));
+    let both = format!("[cal]\n cal.0={one}\n cal.1={two}\n[crl]\n crl.0={one}\n crl.1={own}\n[group]");
+    let text = fs::read_to_string(directory.path("config.ini")).unwrap();
+    directory.write("config.ini", &text.replace("[certificate_whitelist]", "").replace("[certificate_blacklist]", ""));
+    let config = directory.load_with("config.ini", "[group]", &both).unwrap();
+    assert!(!config.p2p.lists.admits(&one) && config.p2p.lists.admits(&two));
+    assert!(config.notes.iter().any(|note| note.contains("this node's own id")), "{:?}", config.notes);
+    assert!(config.notes.iter().any(|note| note.contains("it is refused")), "{:?}", config.notes);
+    directory.write("config.ini", &text);
+    for (line, text) in
+        [("crl.0=abc", "crl.0=abc is not allowed"), ("crl.x=", "unknown key \"crl.x\""), ("cal.0=", "it belongs to section")]
+    {
+        let fault = directory.load_with("config.ini", ";crl.0=", line).unwrap_err().to_string();
+        assert!(fault.contains(text), "{fault}");
+    }
 }
 
 fn genesis_of(sealer: &str, rules: EvmRules) -> GroupGenesis {

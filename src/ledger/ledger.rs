@@ -20,7 +20,9 @@ use millrace_core::{Durability, Storage, StorageError};
 use millrace_vm::{BlockHashes, EvmRules};
 use parking_lot::RwLock;
 
+use crate::conduct::Conduct;
 use crate::genesis::Genesis;
+use crate::view::SyncStatus;
 
 /// What a ledger is opened with.
 pub struct LedgerConfig {
@@ -126,11 +128,13 @@ pub struct Ledger {
     head: RwLock<Arc<HeadView>>,
     epoch: RwLock<Arc<Epoch>>,
     engine: RwLock<EngineStatus>,
+    sync: RwLock<SyncStatus>,
     halted: RwLock<Option<String>>,
     ingress: IngressGauge,
     /// Whether the order stage has been told of new transactions and has not looked yet.
     wake: AtomicBool,
     counters: LedgerCounters,
+    conduct: Conduct,
 }
 
 impl Ledger {
@@ -148,7 +152,8 @@ impl Ledger {
         }
         check_head(&chain, group)?;
         let head = chain.head();
-        let epoch = epoch_at(&*chain.state(), head.header.number + 1)?;
+        // All nodes must name the epoch alike, whenever they were started.
+        let epoch = Epoch { start: chain.epoch_start()?, ..epoch_at(&*chain.state(), head.header.number + 1)? };
         let nonces = chain.recent_nonces()?;
         let pool_config = PoolConfig {
             chain_id: config.chain_id,
@@ -173,10 +178,12 @@ impl Ledger {
             head: RwLock::new(Arc::new(view)),
             epoch: RwLock::new(Arc::new(epoch)),
             engine: RwLock::new(engine),
+            sync: RwLock::default(),
             halted: RwLock::new(None),
             ingress,
             wake: AtomicBool::new(false),
             counters: LedgerCounters::default(),
+            conduct: Conduct::default(),
         })
     }
 
@@ -225,6 +232,16 @@ impl Ledger {
         &self.counters
     }
 
+    /// What other nodes of the group did wrong.
+    pub fn conduct(&self) -> &Conduct {
+        &self.conduct
+    }
+
+    /// What the ordering engine last said about itself.
+    pub fn engine_status(&self) -> EngineStatus {
+        self.engine.read().clone()
+    }
+
     /// The epoch that governs the block behind the head.
     pub fn epoch(&self) -> Arc<Epoch> {
         Arc::clone(&self.epoch.read())
@@ -265,6 +282,11 @@ impl Ledger {
     /// The order stage publishes what its engine says.
     pub fn publish_engine(&self, status: EngineStatus) {
         *self.engine.write() = status;
+    }
+
+    /// The sync stage publishes what its machine says.
+    pub fn publish_sync(&self, status: SyncStatus) {
+        *self.sync.write() = status;
     }
 
     /// Stops the group for good; the first reason stands. The others go on.

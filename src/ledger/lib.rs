@@ -1,6 +1,7 @@
 //! Ledger layer: one group's objects, the registry of groups, and recovery at start.
 //!
 //! - [`view`]: the face that clients' gateways see.
+//! - [`conduct`]: what other nodes of a group did wrong.
 //! - [`genesis`]: what block 0 of a group is made of.
 //! - [`ledger`]: a group that runs here: chain, state, pool, epoch, and the answers to queries.
 //! - [`registry`]: which groups run here.
@@ -9,6 +10,7 @@
 //!
 //! Invariant: what belongs to a group is reachable through its [`Ledger`] alone; nothing here is shared between groups but the vote log.
 
+pub mod conduct;
 pub mod genesis;
 pub mod ledger;
 pub mod registry;

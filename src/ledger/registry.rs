@@ -22,6 +22,11 @@ impl Registry {
         self.ledgers.write().insert(ledger.id(), ledger)
     }
 
+    /// Takes a group out; whoever holds it may go on with it.
+    pub fn remove(&self, group: GroupId) -> Option<Arc<Ledger>> {
+        self.ledgers.write().remove(&group)
+    }
+
     /// A group that runs here.
     pub fn get(&self, group: GroupId) -> Option<Arc<Ledger>> {
         self.ledgers.read().get(&group).cloned()

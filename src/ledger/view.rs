@@ -2,6 +2,7 @@
 //!
 //! Answers are snapshots; none of these calls can delay a block. Heights are `u64`, times are milliseconds since the Unix epoch.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use millrace_base::transaction::DecodeError;
@@ -247,6 +248,55 @@ pub enum GroupStatus {
     Deleted,
 }
 
+/// What `generateGroup` makes a group of; everything else comes from the node's templates.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupSeed {
+    /// Timestamp of block 0, milliseconds.
+    pub timestamp_ms: u64,
+    /// Initial sealers.
+    pub sealers: Vec<NodeId>,
+    /// `enable_free_storage`.
+    pub free_storage: bool,
+}
+
+/// A step in a group's life (`spec/node-semantics.md` 1.6).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum GroupChange {
+    /// Write its files; it is stopped afterwards.
+    Generate(GroupSeed),
+    /// Stopped to running.
+    Start,
+    /// Running to stopped, by way of stopping.
+    Stop,
+    /// Stopped to deleted; the files stay.
+    Remove,
+    /// Deleted to stopped.
+    Recover,
+}
+
+/// Why a step was not taken.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum GroupChangeError {
+    /// The group's status has no such step: it changed since it was asked for.
+    #[error("the group is {0:?}")]
+    Status(GroupStatus),
+    /// `group.N.genesis` is there already.
+    #[error("{0} exists already")]
+    GenesisExists(String),
+    /// `group.N.ini` is there already.
+    #[error("{0} exists already")]
+    SettingsExist(String),
+    /// `group.N.genesis` is missing.
+    #[error("{0} is missing")]
+    GenesisMissing(String),
+    /// `group.N.ini` is missing.
+    #[error("{0} is missing")]
+    SettingsMissing(String),
+    /// Anything else, in words.
+    #[error("{0}")]
+    Failed(String),
+}
+
 /// The node, as clients see it.
 pub trait NodeView: Send + Sync {
     /// Static facts.
@@ -257,8 +307,14 @@ pub trait NodeView: Send + Sync {
     fn groups(&self) -> Vec<GroupId>;
     /// State of any group id.
     fn group_status(&self, group: GroupId) -> GroupStatus;
+    /// Takes a step in a group's life. Durable when it returns; stopping takes as long as what is in flight.
+    fn change_group(&self, group: GroupId, change: GroupChange) -> Result<(), GroupChangeError>;
     /// Connected peers.
     fn peers(&self) -> Vec<NodeInfo>;
+    /// Adds peers to call, kept over restarts; gives how many were not known. The error is in words.
+    fn add_peers(&self, peers: &[SocketAddr]) -> Result<usize, String>;
+    /// Removes peers to call, kept over restarts; gives how many were known. Sessions that exist stay. The error is in words.
+    fn erase_peers(&self, peers: &[SocketAddr]) -> Result<usize, String>;
     /// `ip:port` of configured peers.
     fn configured_peers(&self) -> Vec<String>;
     /// Hands raw transactions to the pipeline. Each reply is called exactly once, soon, from some thread.

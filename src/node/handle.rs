@@ -1,29 +1,45 @@
 //! The node as gateways see it: [`NodeView`].
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use millrace_base::GroupId;
-use millrace_ledger::Registry;
-use millrace_ledger::view::{GroupStatus, LedgerView, NodeInfo, NodeView, Submission, SubmitError};
-use millrace_pipeline::messages::Incoming;
+use millrace_base::fault::Fault;
+use millrace_ledger::view::{GroupChange, GroupChangeError, GroupStatus, LedgerView, NodeInfo, NodeView, Submission, SubmitError};
+use millrace_network::{PeerNetwork, SessionInfo};
+use millrace_pipeline::messages::{Incoming, Source};
 use millrace_pipeline::runtime::{LaneError, LaneSender, MetricsHandle};
 
-use crate::config::NodeConfig;
+use crate::config::{GroupConfig, NodeConfig, PeerLists};
+use crate::node::groups::Groups;
 use crate::node::metrics;
+use crate::node::network;
+use crate::reload::Target;
+use millrace_rpc::channel::access::AllowLists;
+
+/// What is done to the list of peers.
+type PeerChange = fn(&PeerNetwork, &[SocketAddr]) -> Result<(), Fault>;
 
 /// See the module.
 pub(super) struct NodeHandle {
     info: NodeInfo,
     configured_peers: Vec<String>,
-    registry: Arc<Registry>,
+    groups: Groups,
     submissions: LaneSender<Incoming>,
     metrics: MetricsHandle,
     is_stopping: AtomicBool,
+    network: Option<Arc<PeerNetwork>>,
 }
 
 impl NodeHandle {
-    pub fn new(config: &NodeConfig, registry: Arc<Registry>, submissions: LaneSender<Incoming>, metrics: MetricsHandle) -> Self {
+    pub fn new(
+        config: &NodeConfig,
+        groups: Groups,
+        submissions: LaneSender<Incoming>,
+        metrics: MetricsHandle,
+        network: Option<Arc<PeerNetwork>>,
+    ) -> Self {
         let info = NodeInfo {
             chain_id: config.chain_id,
             node_id: config.key.node_id(),
@@ -33,7 +49,7 @@ impl NodeHandle {
             supported_version: config.supported_version.clone(),
         };
         let configured_peers = config.p2p.peers.clone();
-        Self { info, configured_peers, registry, submissions, metrics, is_stopping: AtomicBool::new(false) }
+        Self { info, configured_peers, groups, submissions, metrics, is_stopping: AtomicBool::new(false), network }
     }
 
     /// From now on every submission is refused.
@@ -41,19 +57,29 @@ impl NodeHandle {
         self.is_stopping.store(true, Ordering::Release);
     }
 
+    /// How many addresses were added to or taken off the list.
+    fn change_peers(&self, peers: &[SocketAddr], change: PeerChange) -> Result<usize, String> {
+        let network = self.network.as_ref().ok_or("this node has no P2P certificate: it runs alone")?;
+        let before = network.peers().len();
+        change(network, peers).map_err(|fault| fault.to_string())?;
+        Ok(network.peers().len().abs_diff(before))
+    }
+
     fn submit_one(&self, submission: Submission) {
         if self.is_stopping.load(Ordering::Acquire) {
             return (submission.reply)(Err(SubmitError::Busy("the node is stopping".into())));
         }
         let group = submission.group;
-        let Some(ledger) = self.registry.get(group) else { return (submission.reply)(Err(SubmitError::NoSuchGroup)) };
+        let Some(ledger) = self.groups.registry().get(group) else { return (submission.reply)(Err(SubmitError::NoSuchGroup)) };
         let bytes = submission.raw.len();
         if !ledger.ingress().enter(bytes) {
             let message =
                 format!("group {group} has {} bytes of transactions waiting for verification; try again", ledger.ingress().bytes());
             return (submission.reply)(Err(SubmitError::Busy(message)));
         }
-        let Err(error) = self.submissions.send(group, Incoming { ledger: Arc::clone(&ledger), submission }) else { return };
+        let Err(error) = self.submissions.send(group, Incoming { ledger: Arc::clone(&ledger), submission, source: Source::Client }) else {
+            return;
+        };
         ledger.ingress().leave(bytes);
         let error_reply = match &error {
             LaneError::Full(_) => SubmitError::Busy(format!("group {group} has too many transactions waiting for verification; try again")),
@@ -70,26 +96,50 @@ impl NodeView for NodeHandle {
     }
 
     fn ledger(&self, group: GroupId) -> Option<Arc<dyn LedgerView>> {
-        self.registry.get(group).map(|ledger| ledger as Arc<dyn LedgerView>)
+        self.groups.registry().get(group).map(|ledger| ledger as Arc<dyn LedgerView>)
     }
 
     fn groups(&self) -> Vec<GroupId> {
-        self.registry.ids()
+        self.groups.registry().ids()
     }
 
     fn group_status(&self, group: GroupId) -> GroupStatus {
-        match self.registry.get(group) {
-            Some(_) => GroupStatus::Running,
-            None => GroupStatus::Inexistent,
+        self.groups.status(group)
+    }
+
+    fn change_group(&self, group: GroupId, change: GroupChange) -> Result<(), GroupChangeError> {
+        if self.is_stopping.load(Ordering::Acquire) {
+            return Err(GroupChangeError::Failed("the node is stopping".into()));
         }
+        self.groups.change(group, change)
     }
 
     fn peers(&self) -> Vec<NodeInfo> {
-        Vec::new()
+        let sessions = self.network.as_ref().map(|network| network.sessions()).unwrap_or_default();
+        let info = |session: SessionInfo| NodeInfo {
+            chain_id: self.info.chain_id,
+            node_id: session.node_id,
+            p2p_endpoint: session.address.to_string(),
+            agency: session.agency,
+            name: session.name,
+            supported_version: String::new(),
+        };
+        sessions.into_iter().map(info).collect()
     }
 
     fn configured_peers(&self) -> Vec<String> {
-        self.configured_peers.clone()
+        match &self.network {
+            Some(network) => network.peers().iter().map(|peer| peer.address.to_string()).collect(),
+            None => self.configured_peers.clone(),
+        }
+    }
+
+    fn add_peers(&self, peers: &[SocketAddr]) -> Result<usize, String> {
+        self.change_peers(peers, PeerNetwork::add_peers)
+    }
+
+    fn erase_peers(&self, peers: &[SocketAddr]) -> Result<usize, String> {
+        self.change_peers(peers, |network, peers| network.erase_peers(peers).map(drop))
     }
 
     fn submit(&self, submissions: Vec<Submission>) {
@@ -98,7 +148,7 @@ impl NodeView for NodeHandle {
 
     fn metrics(&self) -> String {
         let mut text = self.metrics.snapshot().to_prometheus();
-        metrics::render_ledgers(&self.registry, &mut text);
+        metrics::render_ledgers(self.groups.registry(), &mut text);
         metrics::render_process(&mut text);
         text
     }
@@ -109,9 +159,33 @@ impl NodeView for NodeHandle {
         }
         let halted =
             |ledger: &Arc<millrace_ledger::Ledger>| ledger.halted().map(|reason| format!("group {} has halted: {reason}", ledger.id()));
-        match self.registry.all().iter().find_map(halted) {
+        match self.groups.registry().all().iter().find_map(halted) {
             Some(reason) => Err(reason),
             None => Ok(()),
         }
+    }
+}
+
+/// Puts in force what a signal file asked to be read again.
+pub(super) struct Reloaded {
+    pub handle: Arc<NodeHandle>,
+    pub access: AllowLists,
+}
+
+impl Target for Reloaded {
+    fn peer_lists(&self, lists: PeerLists) {
+        if let Some(network) = &self.handle.network {
+            network.set_lists(network::access_lists(&lists));
+        }
+    }
+
+    fn client_lists(&self, lists: Vec<(GroupId, Vec<String>)>) {
+        for (group, keys) in lists {
+            self.access.set(group, keys);
+        }
+    }
+
+    fn groups(&self, groups: Vec<GroupConfig>) {
+        self.handle.groups.append(&groups);
     }
 }

@@ -20,8 +20,9 @@ use crate::envelope::{self, Answer, Call, Incoming, Outcome, Request};
 use crate::error::RpcError;
 use crate::lenient::{self, TooDeep};
 use crate::limits::{LARGE_BODY_BYTES, MAX_REPLY_BYTES, MAX_WAITING_QUERIES, REQUEST_TIME_LIMIT};
-use crate::methods::{self, Context, Handler, Membership, Run};
+use crate::methods::{self, Context, Handler, Management, Membership, Run};
 use crate::params::{self, Arguments};
+use crate::quota::Quotas;
 use crate::submit::{self, Raw};
 
 /// The reference node's answer to a body nested too deeply; no JSON, by its own mistake, and known to test suites.
@@ -32,23 +33,34 @@ const TOO_DEEP: &[u8] = b"ERROR while handleRequest:Exceeded stackLimit in readV
 pub struct GatewayConfig {
     /// Whether group methods answer on nodes that are not members (`rpc.act_as_group_member`).
     pub membership: Membership,
+    /// Whether this door takes requests that change groups and peers.
+    pub management: Management,
     /// Bodies whose queries run at the same time.
     pub query_workers: usize,
     /// Time for all requests of a body.
     pub time_limit: Duration,
+    /// Rates, shared by all gateways of a node.
+    pub quotas: Arc<Quotas>,
     /// AMOP topics that `getNodeInfo` and `getPeers` show: the channel server's board, shared by all gateways of a node.
     pub topics: TopicBoard,
 }
 
 impl Default for GatewayConfig {
     fn default() -> Self {
-        Self { membership: Membership::Required, query_workers: 8, time_limit: REQUEST_TIME_LIMIT, topics: TopicBoard::default() }
+        Self {
+            membership: Membership::Required,
+            management: Management::Forbidden,
+            query_workers: 8,
+            time_limit: REQUEST_TIME_LIMIT,
+            quotas: Arc::default(),
+            topics: TopicBoard::default(),
+        }
     }
 }
 
 /// What a transport adds to JSON-RPC: who may ask what, and interest in what becomes of transactions.
 pub trait Front: Send + Sync {
-    /// Whether a method may be asked now. `group` is the one addressed, where the method has one (`spec/client-protocol.md` 3.9).
+    /// Whether a method may be asked. `group` is the one addressed, where the method has one (`spec/client-protocol.md` 3.9).
     fn admit(&self, method: &str, group: Option<GroupId>) -> Result<(), RpcError>;
     /// A transaction is about to be submitted; an error refuses it.
     fn on_submission(&self, group: GroupId, hash: B256, receipt: Receipt) -> Result<(), RpcError>;
@@ -77,6 +89,7 @@ pub struct Caller<'a> {
 /// See the module.
 pub struct Gateway {
     context: Arc<Context>,
+    quotas: Arc<Quotas>,
     workers: Arc<Semaphore>,
     waiting: AtomicUsize,
     time_limit: Duration,
@@ -105,7 +118,13 @@ impl Gateway {
     /// A gateway to `node`.
     pub fn new(node: Arc<dyn NodeView>, config: &GatewayConfig) -> Self {
         Self {
-            context: Arc::new(Context { node, membership: config.membership, topics: config.topics.clone() }),
+            context: Arc::new(Context {
+                node,
+                membership: config.membership,
+                management: config.management,
+                topics: config.topics.clone(),
+            }),
+            quotas: Arc::clone(&config.quotas),
             workers: Arc::new(Semaphore::new(config.query_workers)),
             waiting: AtomicUsize::new(0),
             time_limit: config.time_limit,
@@ -223,8 +242,12 @@ impl Gateway {
         if request.id.is_none() {
             return Err(RpcError::NOTIFICATION);
         }
+        let group = method.guarded_group(request.params);
         if let Some(front) = front {
-            front.admit(method.name, method.guarded_group(request.params))?;
+            front.admit(method.name, group)?;
+        }
+        if !self.quotas.admit(method.name, group) {
+            return Err(RpcError::over_rate(method.name));
         }
         let position = plan.replies.len();
         let (run, reads_storage) = match method.run {

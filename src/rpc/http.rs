@@ -1,6 +1,9 @@
 //! JSON-RPC over HTTP as FISCO BCOS 2.x serves it (`spec/client-protocol.md` 2.3): any path, POST and OPTIONS, always status 200 for
 //! JSON-RPC replies, errors included.
 //!
+//! A page in a browser may not read replies (no origin is allowed) and may not reach a node on its user's own machine under a name of its
+//! own: while the port listens on a loopback address, the `Host` of a request must be an address or a name without dots.
+//!
 //! Bounds: connections, time for head, body and answer, bytes of one body and of all bodies together.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -21,7 +24,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use crate::gateway::{Gateway, GatewayConfig};
-use crate::limits::{BODY_BUDGET_BYTES, BODY_PERMIT_BYTES, BODY_TIME_LIMIT, HEAD_TIME_LIMIT, MAX_CONNECTIONS};
+use crate::limits::{BODY_BUDGET_BYTES, BODY_PERMIT_BYTES, BODY_TIME_LIMIT, HEAD_TIME_LIMIT, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS};
 use crate::server::{Client, Listener, ListenerConfig};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -37,6 +40,8 @@ pub struct HttpConfig {
     pub gateway: GatewayConfig,
     /// Open connections; more are closed at once.
     pub max_connections: usize,
+    /// Open connections of one address.
+    pub max_connections_per_address: usize,
     /// Bytes of one body.
     pub max_body_bytes: usize,
     /// Time to send a head, and time a kept connection may be idle.
@@ -53,6 +58,7 @@ impl HttpConfig {
             threads: 2,
             gateway: GatewayConfig::default(),
             max_connections: MAX_CONNECTIONS,
+            max_connections_per_address: MAX_CONNECTIONS_PER_ADDRESS,
             max_body_bytes: MAX_HTTP_BODY_BYTES,
             head_time_limit: HEAD_TIME_LIMIT,
             body_time_limit: BODY_TIME_LIMIT,
@@ -68,6 +74,16 @@ struct Entry {
     max_body_bytes: usize,
     body_time_limit: Duration,
     budget: Semaphore,
+    hosts: Hosts,
+}
+
+/// What a request may call the node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Hosts {
+    /// Anything: the node is reached over a network, where it has names.
+    Any,
+    /// An address, or a name without dots, which no name server of the internet gives.
+    Local,
 }
 
 impl HttpServer {
@@ -79,6 +95,7 @@ impl HttpServer {
             max_body_bytes: config.max_body_bytes,
             body_time_limit: config.body_time_limit,
             budget: Semaphore::new(budget),
+            hosts: if config.listen.ip().is_loopback() { Hosts::Local } else { Hosts::Any },
         };
         let listener = ListenerConfig {
             name: "rpc",
@@ -88,6 +105,7 @@ impl HttpServer {
             // Beside the query workers each serving thread may be replaced while it parses a large body.
             blocking_threads: config.gateway.query_workers + config.threads,
             max_connections: config.max_connections,
+            max_connections_per_address: config.max_connections_per_address,
             head_time_limit: config.head_time_limit,
         };
         Listener::start(&listener, Router::new().fallback(serve).with_state(Arc::new(entry))).map(Self)
@@ -105,11 +123,26 @@ impl HttpServer {
 }
 
 async fn serve(State(entry): State<Arc<Entry>>, request: Request) -> Response {
+    if entry.hosts == Hosts::Local && !is_local(request.headers().get(header::HOST)) {
+        return refuse(
+            StatusCode::FORBIDDEN,
+            "this port listens on a loopback address: the Host header must be an IP address or a name without dots",
+        );
+    }
     match *request.method() {
         Method::POST => entry.answer(request).await.unwrap_or_else(|refusal| refusal),
         Method::OPTIONS => options(),
         _ => (StatusCode::METHOD_NOT_ALLOWED, [(header::CONTENT_TYPE, JSON)], "Not allowed HTTP Method").into_response(),
     }
+}
+
+/// Whether a `Host` header is absent, an address, or a name without dots: a page that had a name server point its own name at this
+/// machine comes with that name, which has dots.
+fn is_local(host: Option<&HeaderValue>) -> bool {
+    let Some(host) = host else { return true };
+    let Ok(text) = host.to_str() else { return false };
+    let is_address = text.parse::<SocketAddr>().is_ok() || text.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    is_address || !text.contains('.')
 }
 
 fn options() -> Response {

@@ -3,6 +3,7 @@
 //! - [`methods`]: the table of methods; dispatch and parameter checks come from it.
 //! - [`gateway`]: answers one request body, single or batch, whatever carried it.
 //! - [`channel`]: the TLS port of SDKs: the gateway again, and pushes, event logs and messages between clients.
+//! - [`openrpc`]: the generated description of the methods.
 //! - [`http`]: the gateway over HTTP. [`operator`]: `/metrics`, `/livez`, `/readyz`.
 //!
 //! Invariants: replies are byte for byte what 2.x clients expect (`spec/client-protocol.md` 2, with the corrections of the recordings);
@@ -10,6 +11,7 @@
 //! execution or the pipeline. The node is seen only through [`millrace_ledger::view`].
 
 pub mod channel;
+mod counts;
 mod envelope;
 mod error;
 pub mod gateway;
@@ -17,8 +19,10 @@ pub mod http;
 mod lenient;
 pub mod limits;
 pub mod methods;
+pub mod openrpc;
 pub mod operator;
 mod params;
+pub mod quota;
 mod server;
 mod submit;
 mod views;

@@ -19,6 +19,7 @@ use crate::channel::topics::TopicBoard;
 use crate::envelope::Outcome;
 use crate::error::RpcError;
 use crate::gateway::Receipt;
+use crate::openrpc;
 use crate::params::{self, Arguments, Kind, Parameter, Shape};
 
 /// Whether group methods answer on nodes that are not members of the group (`rpc.act_as_group_member`).
@@ -30,12 +31,23 @@ pub enum Membership {
     Assumed,
 }
 
+/// Whether a door takes requests that change the node's groups and peers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Management {
+    /// It does.
+    Allowed,
+    /// It answers that they are forbidden.
+    Forbidden,
+}
+
 /// What methods work on.
 pub struct Context {
     /// The node.
     pub node: Arc<dyn NodeView>,
     /// Who may be asked.
     pub membership: Membership,
+    /// Whether groups and peers may be changed.
+    pub management: Management,
     /// AMOP topics to show.
     pub topics: TopicBoard,
 }
@@ -128,10 +140,10 @@ use Run::{Memory, Storage, Submit};
 
 /// All methods, sorted by name.
 pub static METHODS: &[Method] = &[
-    method("addPeers", Shape::Unchecked, Memory(groups::change_peers)),
+    method("addPeers", Shape::Unchecked, Storage(groups::add_peers)),
     method("call", Shape::Exactly(&[GROUP, parameter("request", Kind::Object)]), Storage(call::call)),
-    method("erasePeers", Shape::Unchecked, Memory(groups::change_peers)),
-    method("generateGroup", Shape::Exactly(&[GROUP, parameter("genesis", Kind::Object)]), Memory(groups::generate)),
+    method("erasePeers", Shape::Unchecked, Storage(groups::erase_peers)),
+    method("generateGroup", Shape::Exactly(&[GROUP, parameter("genesis", Kind::Object)]), Storage(groups::generate)),
     method(
         "getBatchReceiptsByBlockHashAndRange",
         Shape::Exactly(&[GROUP, BLOCK_HASH, FROM, COUNT, COMPRESS]),
@@ -173,14 +185,15 @@ pub static METHODS: &[Method] = &[
     method("getTransactionReceiptByHashWithProof", GROUP_AND_TX, Storage(transactions::receipt_with_proof)),
     method("queryGroupStatus", ONLY_GROUP, Memory(groups::query_status)),
     method("queryPeers", Shape::Unchecked, Memory(node::configured_peers)),
-    method("recoverGroup", ONLY_GROUP, Memory(groups::recover)),
-    method("removeGroup", ONLY_GROUP, Memory(groups::remove)),
+    method("recoverGroup", ONLY_GROUP, Storage(groups::recover)),
+    method("removeGroup", ONLY_GROUP, Storage(groups::remove)),
+    method("rpc.discover", Shape::Unchecked, Memory(|_, _| openrpc::discover())),
     method("rpc_modules", Shape::Unchecked, Memory(node::modules)),
     method("sendRawTransaction", GROUP_AND_RAW, Submit),
     // Proofs come with the pushed receipt of the channel protocol; the reply over HTTP is the same.
     method("sendRawTransactionAndGetProof", GROUP_AND_RAW, Submit),
-    method("startGroup", ONLY_GROUP, Memory(groups::start)),
-    method("stopGroup", ONLY_GROUP, Memory(groups::stop)),
+    method("startGroup", ONLY_GROUP, Storage(groups::start)),
+    method("stopGroup", ONLY_GROUP, Storage(groups::stop)),
 ];
 
 /// The method of this name.

@@ -1,24 +1,34 @@
-//! The operator's HTTP port: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever supervises the node.
+//! The operator's HTTP port: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever supervises the node, and JSON-RPC with the
+//! methods that change the node's groups and peers, which the doors for clients do not take.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
+use axum::extract::DefaultBodyLimit;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use millrace_base::fault::Fault;
 use millrace_ledger::view::NodeView;
 
+use crate::gateway::{Gateway, GatewayConfig};
 use crate::limits::HEAD_TIME_LIMIT;
+use crate::methods::{Management, Membership};
 use crate::server::{Listener, ListenerConfig};
 
 /// Connections of scrapers and supervisors.
 const MAX_OPERATOR_CONNECTIONS: usize = 64;
 
-/// The operator's server of a node, on a thread of its own, so that it answers when clients keep the others busy.
+/// Body of one request.
+const MAX_OPERATOR_BODY_BYTES: usize = 1 << 20;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The operator's server of a node, on threads of its own, so that it answers when clients keep the others busy.
 pub struct OperatorServer(Listener);
 
 impl OperatorServer {
@@ -28,15 +38,24 @@ impl OperatorServer {
             name: "operator",
             key: "the operator port",
             listen,
-            threads: 1,
-            blocking_threads: 1,
+            threads: 2,
+            blocking_threads: 2,
             max_connections: MAX_OPERATOR_CONNECTIONS,
+            max_connections_per_address: MAX_OPERATOR_CONNECTIONS,
             head_time_limit: HEAD_TIME_LIMIT,
         };
+        let gateway_config = GatewayConfig { management: Management::Allowed, membership: Membership::Assumed, ..GatewayConfig::default() };
+        let gateway = Arc::new(Gateway::new(Arc::clone(&node), &gateway_config));
+        let answer = move |body: Bytes| {
+            let gateway = Arc::clone(&gateway);
+            async move { ([(header::CONTENT_TYPE, JSON)], gateway.answer(&body, 0).await) }
+        };
         let router = Router::new()
+            .route("/", post(answer))
             .route("/metrics", get(metrics))
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
+            .layer(DefaultBodyLimit::max(MAX_OPERATOR_BODY_BYTES))
             .with_state(node);
         Listener::start(&config, router).map(Self)
     }

@@ -20,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::counts::{Caps, Counts, Place};
 use crate::limits::MAX_HEAD_BYTES;
 
 /// How a listener works.
@@ -37,6 +38,8 @@ pub struct ListenerConfig {
     pub blocking_threads: usize,
     /// Open connections; more are closed at once.
     pub max_connections: usize,
+    /// Open connections of one address.
+    pub max_connections_per_address: usize,
     /// Time to send a head, and time a kept connection may be idle.
     pub head_time_limit: Duration,
 }
@@ -73,11 +76,18 @@ impl Listener {
             .map_err(threads)?;
         let (stopping, stop) = watch::channel(false);
         let connections = Arc::new(Semaphore::new(config.max_connections));
+        let counts = Counts::new(Caps {
+            connections: config.max_connections,
+            connections_per_address: config.max_connections_per_address,
+            // Heads of HTTP cost no more than any other connection.
+            handshakes_per_address: usize::MAX,
+        });
         let listener = {
             let _inside = runtime.enter();
             TcpListener::from_std(listener).map_err(threads)?
         };
-        let accept = Accept { listener, router, connections: Arc::clone(&connections), stop, head_time_limit: config.head_time_limit };
+        let accept =
+            Accept { listener, router, connections: Arc::clone(&connections), counts, stop, head_time_limit: config.head_time_limit };
         runtime.spawn(accept.run());
         let max_connections = u32::try_from(config.max_connections).unwrap_or(u32::MAX);
         Ok(Self { address, runtime: Some(runtime), stopping, connections, max_connections })
@@ -121,6 +131,7 @@ struct Accept {
     listener: TcpListener,
     router: Router,
     connections: Arc<Semaphore>,
+    counts: Counts,
     stop: watch::Receiver<bool>,
     head_time_limit: Duration,
 }
@@ -135,19 +146,32 @@ impl Accept {
                 accepted = self.listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => match Arc::clone(&self.connections).try_acquire_owned() {
-                    Ok(permit) => {
-                        let service = (self.router.clone(), Client(peer.ip().to_canonical()));
-                        tokio::spawn(serve(stream, service, permit, self.stop.clone(), self.head_time_limit));
-                    }
-                    Err(_) => tracing::debug!(%peer, "connection refused: too many are open"),
-                },
+                Ok((stream, peer)) => self.accept(stream, peer.ip().to_canonical()),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept connections");
                     tokio::time::sleep(PAUSE).await;
                 }
             }
         }
+    }
+}
+
+/// A connection's place among all, given back when it ends.
+struct Held {
+    _permit: OwnedSemaphorePermit,
+    _place: Place,
+}
+
+impl Accept {
+    fn accept(&self, stream: TcpStream, peer: IpAddr) {
+        let place = match self.counts.enter(peer) {
+            Ok(place) => place,
+            Err(reason) => return tracing::debug!(%peer, reason, "connection refused"),
+        };
+        // Places are as many as permits, so that one is free here, or about to be.
+        let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() else { return };
+        let service = (self.router.clone(), Client(peer));
+        tokio::spawn(serve(stream, service, Held { _permit: permit, _place: place }, self.stop.clone(), self.head_time_limit));
     }
 }
 
@@ -159,7 +183,7 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 async fn serve(
     stream: TcpStream,
     (router, client): (Router, Client),
-    _permit: OwnedSemaphorePermit,
+    _held: Held,
     mut stop: watch::Receiver<bool>,
     head_time_limit: Duration,
 ) {

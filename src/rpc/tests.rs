@@ -4,6 +4,7 @@ mod channel;
 mod client;
 mod fake;
 mod hostile;
+mod limits;
 mod recordings;
 mod replay;
 mod submission;

@@ -25,6 +25,9 @@ const UNSAFE_ALLOWED: &[(&str, &str)] = &[];
 const THREADS_ALLOWED: &[(&str, &str)] = &[
     ("pipeline/runtime", "runs the threads that the topology declares"),
     ("src/rpc/", "the gateway's own runtime, apart from the stages"),
+    ("src/network/", "the event loops of the peer port, apart from the stages"),
+    ("src/cli/run.rs", "waits for the end of standard input beside the signals"),
+    ("src/reload.rs", "looks for the operator's signal files, apart from the stages"),
     ("tools/", "commands of their own, not part of the node"),
     ("benches/", "measure the node from outside"),
 ];

@@ -1,11 +1,14 @@
 //! Checks at the end of a run: each acknowledged transaction has exactly one receipt, of success, in the block that lists it; every account
 //! holds what its committed transfers left it; and nothing was made or lost in sum.
 
+mod nodes;
+
 use std::time::{Duration, Instant};
 
 use millrace_base::{Bytes, U256, hex};
 use serde_json::{Value, json};
 
+pub use self::nodes::Comparison;
 use crate::client::{Client, ClientError, parse_number};
 use crate::setup::Group;
 use crate::supply::Target;
@@ -31,6 +34,8 @@ pub struct Verdict {
     pub balances: Vec<String>,
     /// Accounts whose balances were compared.
     pub accounts_checked: u64,
+    /// About differences between nodes.
+    pub nodes: Comparison,
 }
 
 /// Waits until nothing of this run can still reach a block: transactions whose connection failed may lie in the pool.
@@ -48,11 +53,17 @@ pub fn drain(group: &Group, client: &Client, patience: Duration) {
     }
 }
 
-/// Checks one group. Its follower must have read the head.
-pub fn check(group: &Group, client: &Client) -> Verdict {
-    let mut verdict = Verdict { receipts: Vec::new(), balances: Vec::new(), accounts_checked: 0 };
+/// Checks one group. Its follower must have read the head. Nodes are waited for as long as `patience` lasts.
+pub fn check(group: &Group, patience: Duration) -> Verdict {
+    let nodes = nodes::compare(group, patience);
+    let client = &group.client(patience);
+    let mut verdict = Verdict { receipts: Vec::new(), balances: Vec::new(), accounts_checked: 0, nodes };
     if let Err(error) = check_receipts(group, client, &mut verdict.receipts) {
         verdict.receipts.push(format!("receipts could not be read: {error}"));
+    }
+    let unpushed = group.tracker.missing_pushes();
+    if unpushed > 0 {
+        verdict.receipts.push(format!("group {}: {unpushed} receipts were not pushed", group.id));
     }
     for (index, target) in group.targets().iter().enumerate() {
         if let Err(error) = check_balances(group, client, (index, target), &mut verdict) {

@@ -10,10 +10,15 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::client::{Client, ClientError, parse_number};
-use crate::tracker::{Sighting, Tracker};
+use crate::node;
+use crate::setup::Group;
+use crate::tracker::Sighting;
 
 /// Time between two looks at the height: the error of every latency.
 const POLL: Duration = Duration::from_millis(20);
+
+/// The same while receipts are pushed: only block limits depend on it.
+const POLL_HEIGHT: Duration = Duration::from_millis(200);
 
 /// Pause after a failed request.
 const RETRY: Duration = Duration::from_millis(100);
@@ -46,6 +51,9 @@ struct Line<'a> {
     output: &'a str,
     #[serde(rename = "contractAddress")]
     contract: &'a str,
+    /// Of receipts that stand alone.
+    #[serde(rename = "blockNumber", default)]
+    block: &'a str,
 }
 
 /// Height of a group's chain.
@@ -54,40 +62,88 @@ pub fn height(client: &Client, group: u16) -> Result<u64, ClientError> {
     parse_number(&text).ok_or_else(|| ClientError::Protocol(format!("{text} is no block number")))
 }
 
-/// Reads blocks behind `from` until `stop` is set and the head of that moment is read.
-pub fn follow(client: &Client, group: u16, tracker: &Tracker, stop: &AtomicBool, from: u64) {
-    let mut read = from;
-    loop {
-        let is_last = stop.load(Ordering::Acquire);
-        match catch_up(client, group, tracker, read) {
-            Ok(head) if head > read => read = head,
-            Ok(_) => std::thread::sleep(POLL),
-            Err((reached, _)) => {
-                read = reached;
-                std::thread::sleep(RETRY);
+/// Reads a group's blocks, from one of its nodes while that answers, else from the next that does.
+pub struct Follower<'a> {
+    group: &'a Group,
+    clients: Vec<Client>,
+    /// Highest head that each node showed.
+    heads: Vec<u64>,
+    home: usize,
+    /// Last block that was read.
+    read: u64,
+    /// Time at the end of the run in which a node may still catch up.
+    patience: Duration,
+}
+
+impl<'a> Follower<'a> {
+    /// For a group; groups begin with different nodes.
+    pub fn new(group: &'a Group, patience: Duration) -> Self {
+        Self {
+            group,
+            clients: group.nodes.iter().map(|node| Client::new(&node.url, patience)).collect(),
+            heads: vec![0; group.nodes.len()],
+            home: usize::from(group.id.get()) % group.nodes.len(),
+            read: group.start_height,
+            patience,
+        }
+    }
+
+    /// Reads until `stop` is set and the highest block that was ever shown is read.
+    pub fn run(mut self, stop: &AtomicBool) {
+        let mut stopped: Option<Instant> = None;
+        loop {
+            if stop.load(Ordering::Acquire) {
+                stopped.get_or_insert_with(Instant::now);
+            }
+            let index = node::instead_of(&self.group.nodes, self.home);
+            let outcome = self.catch_up(index);
+            let is_complete = self.read >= self.group.tracker.height();
+            if let (Some(stopped), Ok(())) = (stopped, &outcome)
+                && (is_complete || stopped.elapsed() > self.patience)
+            {
+                return;
+            }
+            match outcome {
+                Ok(()) if self.group.tracker.reads_blocks() => std::thread::sleep(POLL),
+                Ok(()) => std::thread::sleep(POLL_HEIGHT),
+                Err(error) => {
+                    if matches!(error, ClientError::Unreachable(_) | ClientError::Transport(_)) {
+                        self.group.nodes[index].failed(&error.to_string());
+                    }
+                    if stopped.is_some_and(|stopped| stopped.elapsed() > self.patience) {
+                        let (group, read) = (self.group.id, self.read);
+                        return self.group.tracker.problem(format!("group {group}: blocks behind {read} could not be read: {error}"));
+                    }
+                    if node::instead_of(&self.group.nodes, self.home) == index {
+                        std::thread::sleep(RETRY);
+                    }
+                }
             }
         }
-        if is_last {
-            return;
+    }
+
+    /// Reads up to the head of this node.
+    fn catch_up(&mut self, index: usize) -> Result<(), ClientError> {
+        let (client, group, tracker) = (&self.clients[index], self.group.id.get(), &self.group.tracker);
+        let head = height(client, group)?;
+        if head < self.heads[index] {
+            tracker.problem(format!("group {group}: {} went back from block {} to block {head}", client.url(), self.heads[index]));
         }
+        self.heads[index] = head;
+        tracker.raise_height(head);
+        while tracker.reads_blocks() && self.read < head {
+            for (sightings, now) in block_receipts(client, group, self.read + 1)? {
+                tracker.saw_block(self.read + 1, &sightings, now);
+            }
+            self.read += 1;
+        }
+        Ok(())
     }
 }
 
-/// Reads up to the head; returns it, or how far it came.
-fn catch_up(client: &Client, group: u16, tracker: &Tracker, read: u64) -> Result<u64, (u64, ClientError)> {
-    let head = height(client, group).map_err(|error| (read, error))?;
-    if head < read {
-        tracker.problem(format!("group {group}: {} went back from block {read} to block {head}", client.url()));
-        return Ok(head);
-    }
-    for number in read + 1..=head {
-        read_block(client, group, tracker, number).map_err(|error| (number - 1, error))?;
-    }
-    tracker.set_height(head);
-    Ok(head)
-}
-
-fn read_block(client: &Client, group: u16, tracker: &Tracker, number: u64) -> Result<(), ClientError> {
+/// All receipts of a block, in pages with their times of arrival. All or nothing: a block whose second page failed is read again from its
+/// start, and must not be counted twice.
+pub fn block_receipts(client: &Client, group: u16, number: u64) -> Result<Vec<(Vec<Sighting>, Instant)>, ClientError> {
     let mut pages = Vec::new();
     let mut have = 0;
     loop {
@@ -96,7 +152,7 @@ fn read_block(client: &Client, group: u16, tracker: &Tracker, number: u64) -> Re
         let now = Instant::now();
         let page = match answer {
             Ok(page) => page,
-            Err(ClientError::Rpc(error)) if error.code == NO_SUCH_RECEIPT => break,
+            Err(ClientError::Rpc(error)) if error.code == NO_SUCH_RECEIPT => return Ok(pages),
             Err(error) => return Err(error),
         };
         let (sightings, total) = read_page(page.get())?;
@@ -104,14 +160,16 @@ fn read_block(client: &Client, group: u16, tracker: &Tracker, number: u64) -> Re
         let is_empty = sightings.is_empty();
         pages.push((sightings, now));
         if is_empty || have >= total {
-            break;
+            return Ok(pages);
         }
     }
-    // Only now: a block whose second page failed is read again from its start, and must not be counted twice.
-    for (sightings, now) in pages {
-        tracker.saw_block(number, &sightings, now);
-    }
-    Ok(())
+}
+
+/// A receipt alone, as the channel port pushes it, and the number of its block.
+pub fn read_receipt(body: &[u8]) -> Result<(Sighting, u64), ClientError> {
+    let line: Line = serde_json::from_slice(body).map_err(|error| ClientError::Protocol(error.to_string()))?;
+    let malformed = || ClientError::Protocol("a receipt with malformed fields".into());
+    sighting(&line).zip(parse_number(line.block)).ok_or_else(malformed)
 }
 
 fn read_page(text: &str) -> Result<(Vec<Sighting>, usize), ClientError> {

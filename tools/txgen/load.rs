@@ -1,15 +1,19 @@
 //! Connections that send the supply of one group: closed loop (as fast as the window allows) or open loop (at fixed times).
 //!
 //! Closed loop: what the node refuses because it is busy is sent again after a pause that doubles. Open loop: it is counted and dropped,
-//! the schedule goes on. What may have reached the node is never sent twice.
+//! the schedule goes on. What a node failed with, or had taken and not committed when it went down, is sent again as the same bytes, to
+//! another node while there is one; that it is known there is success.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use millrace_base::B256;
 use millrace_base::status::TransactionStatus;
 
-use crate::client::{Answer, Client, ClientError, RpcError, parse_answers};
+use crate::client::{Answer, ClientError, RpcError};
+use crate::door::{Doors, Line};
 use crate::setup::Group;
 use crate::supply::{Prepared, Supply};
 use crate::tracker::{HasRoom, Outlook, Phase};
@@ -20,6 +24,9 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// Signatures of one transaction with ever newer block limits.
 const MAX_RENEWALS: u32 = 3;
+
+/// Code under which failed connection attempts are counted.
+const UNREACHABLE: &str = "unreachable";
 
 /// JSON-RPC code with which a node limits the rate of requests.
 const OVER_RATE_LIMIT: i64 = -40011;
@@ -46,6 +53,21 @@ impl Pace {
     }
 }
 
+/// What ends a phase early.
+#[derive(Clone, Copy, Default)]
+pub struct End<'a> {
+    /// A moment.
+    pub at: Option<Instant>,
+    /// A file that begins to exist.
+    pub file: Option<&'a Path>,
+}
+
+impl End<'_> {
+    fn is_reached(&self) -> bool {
+        self.at.is_some_and(|at| Instant::now() >= at) || self.file.is_some_and(Path::exists)
+    }
+}
+
 /// One phase of the load on one group.
 pub struct Load<'a> {
     /// The group.
@@ -54,12 +76,16 @@ pub struct Load<'a> {
     pub supply: &'a Supply,
     /// Which part of the run.
     pub phase: Phase,
+    /// How nodes are reached.
+    pub doors: &'a Doors,
     /// Open loop's schedule; closed loop without.
     pub pace: Option<Pace>,
     /// Transactions in a request.
     pub batch: usize,
     /// Closed loop: transactions in flight.
     pub window: usize,
+    /// When to stop, whatever is left.
+    pub end: End<'a>,
     /// Time without progress after which the load is given up.
     pub patience: Duration,
 }
@@ -70,53 +96,80 @@ struct Outcome {
     acknowledged: Vec<B256>,
     /// To be sent again.
     again: Vec<Prepared>,
+    /// Refusals and failures by code.
+    errors: BTreeMap<String, u64>,
     /// The node asked for a pause, or could not be reached.
     is_busy: bool,
 }
 
-impl Load<'_> {
-    /// Sends everything over `connections` connections, spread over the endpoints; returns when each transaction has an outcome.
-    pub fn run(&self, connections: usize) {
+impl Outcome {
+    fn error(&mut self, code: &str) {
+        *self.errors.entry(code.to_owned()).or_default() += 1;
+    }
+}
+
+impl<'a> Load<'a> {
+    /// Sends everything over `connections` connections, at least one a lane; returns when each transaction has an outcome. The lines are to
+    /// be kept until receipts are settled.
+    pub fn run(&self, connections: usize) -> Vec<Line<'a>> {
         std::thread::scope(|scope| {
-            for index in 0..connections {
-                let url = &self.group.endpoints[index % self.group.endpoints.len()];
-                scope.spawn(move || self.connection(&Client::new(url, self.patience)));
-            }
+            let senders: Vec<_> = (0..connections.max(self.supply.lanes()))
+                .map(|index| {
+                    let lane = index % self.supply.lanes();
+                    let line = Line::new(self.group, self.doors, lane);
+                    scope.spawn(move || self.connection(lane, line))
+                })
+                .collect();
             self.supply.keep_filled(|ids| self.group.make_many(self.phase, ids));
-        });
+            senders.into_iter().map(|sender| sender.join().expect("a sender does not panic")).collect()
+        })
     }
 
-    fn connection(&self, client: &Client) {
+    fn connection(&self, lane: usize, mut line: Line<'a>) -> Line<'a> {
         let mut busy_since: Option<Instant> = None;
         let mut pause = PAUSE;
         loop {
             let due = self.pace.as_ref().map(Pace::wait_for_turn);
-            if due.is_none() && !self.group.tracker.take_room(self.batch, self.window, self.patience) {
-                self.group.tracker.return_room(self.batch);
-                return self.give_up("no transaction in flight was committed");
+            self.take_over();
+            if self.end.is_reached() {
+                self.supply.close();
             }
-            let mut batch = self.supply.take(self.batch);
-            if due.is_none() {
-                self.group.tracker.return_room(self.batch - batch.len());
-            }
+            let mut batch = self.supply.take(lane, self.batch);
             if batch.is_empty() {
-                return;
+                return line;
             }
             let taken = batch.len();
+            if due.is_none() && !self.group.tracker.take_room(taken, self.window, self.patience) {
+                self.supply.give_back(taken, batch);
+                self.give_up("no transaction in flight was committed");
+                return line;
+            }
             let height = self.group.tracker.height();
             batch.iter_mut().for_each(|item| self.group.signer.refresh(item, height));
-            let outcome = self.send(client, batch, due);
+            let outcome = self.send(&mut line, batch, due);
             let (is_busy, has_success) = (outcome.is_busy, !outcome.acknowledged.is_empty());
+            let has_more = !outcome.again.is_empty();
             self.supply.give_back(taken, outcome.again);
             if has_success || !is_busy {
                 (busy_since, pause) = (None, PAUSE);
             }
-            if is_busy && due.is_none() {
+            if is_busy && (due.is_none() || has_more) {
                 if busy_since.get_or_insert_with(Instant::now).elapsed() > self.patience {
-                    return self.give_up("the node accepted nothing");
+                    self.give_up("the node accepted nothing");
+                    return line;
                 }
-                std::thread::sleep(pause);
+                let has_other = !self.group.nodes[line.node()].is_down();
+                std::thread::sleep(if has_other && due.is_some() { Duration::ZERO } else { pause });
                 pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+
+    /// What nodes that went down had acknowledged and not committed goes back to the supply, once a failure.
+    fn take_over(&self) {
+        for (index, node) in self.group.nodes.iter().enumerate() {
+            if self.group.has_new_failure(index, node.failures()) {
+                self.supply.give_back(0, self.group.tracker.orphans(Some(index)));
             }
         }
     }
@@ -127,45 +180,79 @@ impl Load<'_> {
         self.group.tracker.problem(format!("group {group}: {why} for {seconds} s; {} left unsent", self.supply.remaining()));
     }
 
-    fn send(&self, client: &Client, batch: Vec<Prepared>, due: Option<Instant>) -> Outcome {
-        let body = body(&batch);
+    fn send(&self, line: &mut Line<'a>, mut batch: Vec<Prepared>, due: Option<Instant>) -> Outcome {
         let has_room = if due.is_none() { HasRoom::Yes } else { HasRoom::No };
-        self.group.tracker.sent(&batch, due.unwrap_or_else(Instant::now), self.phase, has_room);
-        let answers = client.post(body.as_bytes()).and_then(|answer| parse_answers(&answer));
+        let node = line.node();
+        let (sent, resent) = (batch.len() as u64, batch.iter().filter(|item| item.is_resent).count() as u64);
+        if let Some(due) = due {
+            batch.iter_mut().for_each(|item| item.due = item.due.or(Some(due)));
+        }
+        self.group.tracker.sent(&batch, Instant::now(), self.phase, has_room, node);
+        let answers = line.submit(node, &batch);
         let now = Instant::now();
         let outcome = match answers {
             Ok(answers) => self.sort(batch, answers),
             Err(ClientError::Http(status @ (429 | 503))) => self.all_busy(batch, &format!("http {status}")),
-            Err(ClientError::Unreachable(_)) => self.all_busy(batch, "unreachable"),
+            Err(ClientError::Unreachable(_)) => self.unreachable(batch),
             Err(error) => {
                 let code = match error {
                     ClientError::Http(status) => format!("http {status}"),
                     ClientError::Protocol(_) => "not json-rpc".to_owned(),
                     _ => "connection".to_owned(),
                 };
-                self.unknown(&batch, &code)
+                let mut outcome = Outcome { is_busy: true, ..Outcome::default() };
+                batch.into_iter().for_each(|item| self.unknown(item, &code, &mut outcome));
+                outcome
             }
         };
         self.group.tracker.acknowledged(&outcome.acknowledged, now);
-        outcome
-    }
-
-    fn unknown(&self, batch: &[Prepared], code: &str) -> Outcome {
-        let hashes: Vec<B256> = batch.iter().map(|item| item.hash).collect();
-        self.group.tracker.unknown(&hashes, code);
-        Outcome { is_busy: true, ..Outcome::default() }
-    }
-
-    fn all_busy(&self, batch: Vec<Prepared>, code: &str) -> Outcome {
-        let mut outcome = Outcome { is_busy: true, ..Outcome::default() };
-        for item in batch {
-            self.busy(item, code, &mut outcome);
+        if self.phase == Phase::Measured {
+            self.group.nodes[node].note(|record| {
+                record.submitted += sent;
+                record.resent += resent;
+                record.acknowledged += outcome.acknowledged.len() as u64;
+                outcome.errors.iter().for_each(|(code, count)| *record.errors.entry(code.clone()).or_default() += count);
+            });
         }
         outcome
     }
 
-    fn busy(&self, item: Prepared, code: &str, outcome: &mut Outcome) {
+    /// The node may have it: from now on its bytes are fixed.
+    fn unknown(&self, mut item: Prepared, code: &str, outcome: &mut Outcome) {
+        outcome.error(code);
+        self.group.tracker.unknown(&[item.hash], code);
+        item.is_resent = true;
+        outcome.again.push(item);
+    }
+
+    fn all_busy(&self, batch: Vec<Prepared>, code: &str) -> Outcome {
+        let mut outcome = Outcome { is_busy: true, ..Outcome::default() };
+        batch.into_iter().for_each(|item| self.busy(item, code, &mut outcome));
+        outcome
+    }
+
+    /// Nothing left for the node. The schedule of an open loop does not drop it: the delay counts from the moment it was due.
+    fn unreachable(&self, batch: Vec<Prepared>) -> Outcome {
+        let mut outcome = Outcome { is_busy: true, ..Outcome::default() };
+        for item in batch {
+            if item.is_resent {
+                self.unknown(item, UNREACHABLE, &mut outcome);
+            } else {
+                outcome.error(UNREACHABLE);
+                self.group.tracker.refused(&item.hash, UNREACHABLE, Outlook::SentAgain);
+                outcome.again.push(item);
+            }
+        }
+        outcome
+    }
+
+    fn busy(&self, mut item: Prepared, code: &str, outcome: &mut Outcome) {
         outcome.is_busy = true;
+        if item.is_resent {
+            return self.unknown(item, code, outcome);
+        }
+        outcome.error(code);
+        item.due = None;
         let outlook = if self.pace.is_none() { Outlook::SentAgain } else { Outlook::GivenUp };
         self.group.tracker.refused(&item.hash, code, outlook);
         if outlook == Outlook::SentAgain {
@@ -192,9 +279,8 @@ impl Load<'_> {
             }
         }
         let unanswered: Vec<Prepared> = waiting.into_iter().flatten().collect();
-        if !unanswered.is_empty() {
-            self.unknown(&unanswered, "unanswered");
-        }
+        outcome.is_busy |= !unanswered.is_empty();
+        unanswered.into_iter().for_each(|item| self.unknown(item, "unanswered", &mut outcome));
         outcome
     }
 
@@ -210,33 +296,37 @@ impl Load<'_> {
         if error.code == OVER_RATE_LIMIT {
             return self.busy(item, &code, outcome);
         }
-        match error.refusal() {
+        let refusal = error.refusal();
+        if item.is_resent && refusal.is_some_and(is_known_already) {
+            return outcome.acknowledged.push(item.hash);
+        }
+        match refusal {
             Some(TransactionStatus::TxPoolIsFull | TransactionStatus::OverGroupMemoryLimit | TransactionStatus::TransactionRefused) => {
                 self.busy(item, &code, outcome);
             }
+            // Another node may have it all the same: the end of the run tells.
+            _ if item.is_resent => {
+                outcome.error(&code);
+                self.group.tracker.unknown(&[item.hash], &code);
+            }
             Some(TransactionStatus::BlockLimitCheckFail) if item.refusals < MAX_RENEWALS => {
+                outcome.error(&code);
                 self.group.tracker.refused(&item.hash, &code, Outlook::SentAgain);
                 item.refusals += 1;
                 item.block_limit = 0;
                 outcome.again.push(item);
             }
-            _ => self.group.tracker.refused(&item.hash, &code, Outlook::GivenUp),
+            _ => {
+                outcome.error(&code);
+                self.group.tracker.refused(&item.hash, &code, Outlook::GivenUp);
+            }
         }
     }
 }
 
-/// One request alone, several as a batch.
-fn body(batch: &[Prepared]) -> String {
-    if let [only] = batch {
-        return only.request.to_string();
-    }
-    let mut body = String::with_capacity(2 + batch.iter().map(|item| item.request.len() + 1).sum::<usize>());
-    for (index, item) in batch.iter().enumerate() {
-        body.push(if index == 0 { '[' } else { ',' });
-        body.push_str(&item.request);
-    }
-    body.push(']');
-    body
+/// Whether a refusal says that the node has the transaction. Nonces of a run are never used twice, so a used one is its own.
+fn is_known_already(status: TransactionStatus) -> bool {
+    matches!(status, TransactionStatus::AlreadyKnown | TransactionStatus::AlreadyInChain | TransactionStatus::NonceCheckFail)
 }
 
 #[cfg(test)]
@@ -250,12 +340,5 @@ mod tests {
         std::thread::sleep(Duration::from_millis(35));
         let dues: Vec<Duration> = (0..3).map(|_| pace.wait_for_turn() - first).collect();
         assert_eq!(dues, [10, 20, 30].map(Duration::from_millis));
-    }
-
-    #[test]
-    fn a_single_request_is_no_batch() {
-        let item = |id: u64| Prepared { id, request: format!("{{{id}}}").into(), ..Prepared::default() };
-        assert_eq!(body(&[item(1)]), "{1}");
-        assert_eq!(body(&[item(1), item(2)]), "[{1},{2}]");
     }
 }

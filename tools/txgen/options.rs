@@ -1,9 +1,10 @@
 //! The command line, validated in one place. Everything behind it may rely on the bounds stated here.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use millrace_base::GroupId;
 use millrace_base::fault::{Fault, FaultKind};
 
@@ -15,6 +16,9 @@ const MAX_COUNT: u64 = 20_000_000;
 
 /// Connections, each with a thread of its own.
 const MAX_CONNECTIONS: usize = 1_024;
+
+/// Nodes of one run: each is asked for every block at the end.
+const MAX_NODES: usize = 100;
 
 /// Transactions of one request; nodes refuse larger batches.
 const MAX_BATCH: usize = millrace_base::limits::MAX_RPC_BATCH;
@@ -43,15 +47,87 @@ pub enum Distribution {
     Zipfian,
 }
 
+/// How transactions reach a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Transport {
+    /// JSON-RPC over HTTP, one transaction a request.
+    Http,
+    /// JSON-RPC over HTTP, `--batch` transactions a request.
+    HttpBatch,
+    /// The channel port; receipts are pushed.
+    Channel,
+}
+
+impl Transport {
+    /// Name on the command line and in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::HttpBatch => "http-batch",
+            Self::Channel => "channel",
+        }
+    }
+}
+
+/// Which node a transaction is sent to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Spread {
+    /// All transactions of an account go to one node.
+    Sticky,
+    /// One batch after the other goes to the next node.
+    RoundRobin,
+}
+
+/// What else this program does.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Passes TCP connections on, each byte later by a fixed time: distance between nodes of one machine.
+    DelayProxy(DelayProxyOptions),
+}
+
+/// Options of `delay-proxy`.
+#[derive(Clone, Debug, Args)]
+pub struct DelayProxyOptions {
+    /// Address to accept connections at; repeated together with `--to`.
+    #[arg(long, required = true, value_name = "ADDRESS")]
+    pub listen: Vec<SocketAddr>,
+    /// Where connections to the `--listen` of the same position lead.
+    #[arg(long, required = true, value_name = "ADDRESS")]
+    pub to: Vec<SocketAddr>,
+    /// Delay of each direction.
+    #[arg(long, default_value_t = 20, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    pub delay_ms: u64,
+}
+
 /// Load generator: signs FISCO BCOS 2.x transactions, sends them, follows the chain, and checks that nothing was lost or done twice.
 ///
 /// The exit status is 0 only if every acknowledged transaction got exactly one receipt and balances conserve.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "txgen", version, max_term_width = 110, args_override_self = true)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Options {
-    /// JSON-RPC endpoints of nodes of the chain, separated by commas.
+    /// Another task than load.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// JSON-RPC endpoints of nodes of the chain, repeated or separated by commas. A group uses those of its members; all are compared at
+    /// the end.
     #[arg(long, required = true, value_delimiter = ',', value_name = "URL")]
     pub rpc: Vec<String>,
+    /// Channel endpoints of the same nodes in the same order, for `--transport channel`.
+    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
+    pub channel: Vec<String>,
+    /// Directory with ca.crt, sdk.crt and sdk.key for the channel port.
+    #[arg(long, value_name = "DIR")]
+    pub certificates: Option<PathBuf>,
+    /// How transactions reach a node. Several, separated by commas, are measured one after the other.
+    #[arg(long, value_enum, default_value = "http-batch", value_delimiter = ',')]
+    pub transport: Vec<Transport>,
+    /// Which node a transaction is sent to.
+    #[arg(long, value_enum, default_value = "sticky")]
+    pub spread: Spread,
+    /// Process ids of the nodes in the order of `--rpc`, on this machine: their CPU time is measured beside the load.
+    #[arg(long, value_delimiter = ',', value_name = "PID")]
+    pub node_pid: Vec<u32>,
     /// Groups that are loaded at the same time, separated by commas.
     #[arg(long, default_value = "1", value_delimiter = ',', value_name = "G")]
     pub group: Vec<i64>,
@@ -63,15 +139,22 @@ pub struct Options {
     pub count: u64,
     /// Transactions a second, all groups together: open loop. Latency counts from the moment a transaction was due, so a slow node cannot
     /// hide behind a slow client. Without it: closed loop, as fast as `--in-flight` allows.
-    #[arg(long, value_name = "R")]
+    #[arg(long, alias = "open-loop", value_name = "R")]
     pub rate: Option<f64>,
+    /// Seconds after which no more is sent, however many of `--count` are left.
+    #[arg(long, value_name = "SECONDS")]
+    pub duration: Option<u64>,
     /// Closed loop: transactions of one group that may be sent and not yet committed.
     #[arg(long, default_value_t = 5_000, value_name = "N")]
     pub in_flight: usize,
+    /// Stop sending as soon as FILE exists, and go on to the checks.
+    #[arg(long, value_name = "FILE")]
+    pub stop_file: Option<PathBuf>,
     /// Connections, all groups together; at least one a group is used.
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub connections: usize,
-    /// Transactions in one HTTP request; 1 sends each on its own, without a JSON-RPC batch.
+    /// Transactions in one HTTP request; 1 sends each on its own, without a JSON-RPC batch. On the channel port: sent before an answer is
+    /// waited for.
     #[arg(long, default_value_t = 100, value_name = "N")]
     pub batch: usize,
     /// Transactions sent before the measurement, all groups together.
@@ -92,9 +175,12 @@ pub struct Options {
     /// Same seed, same choice of accounts and operations.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Seconds without an answer or without progress after which a request, or the run, is given up.
+    /// Seconds without progress after which the run is given up.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     pub timeout: u64,
+    /// Seconds without an answer after which a node counts as silent; what it was given is sent to another. At most `--timeout`.
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    pub request_timeout: u64,
     /// Prepare accounts and contracts, write signed transactions to FILE and end. One group only.
     #[arg(long, value_name = "FILE", conflicts_with = "from_file")]
     pub presign: Option<PathBuf>,
@@ -126,8 +212,18 @@ impl Options {
             ((0.0..=1.0).contains(&self.conflict), "--conflict must be 0 to 1".into()),
             ((0.0..=10.0).contains(&self.theta), "--theta must be 0 to 10".into()),
             (self.timeout >= 1, "--timeout must be at least 1".into()),
+            (self.request_timeout >= 1, "--request-timeout must be at least 1".into()),
+            (self.duration != Some(0), "--duration must be at least 1".into()),
+            ((1..=MAX_NODES).contains(&self.rpc.len()), format!("--rpc must name 1 to {MAX_NODES} nodes")),
+            (!self.uses_channel() || self.channel.len() == self.rpc.len(), "--transport channel needs one --channel for each --rpc".into()),
+            (!self.uses_channel() || self.certificates.is_some(), "--transport channel needs --certificates".into()),
+            (self.node_pid.is_empty() || self.node_pid.len() == self.rpc.len(), "--node-pid must name one process for each --rpc".into()),
             (self.rpc.iter().all(|url| url.starts_with("http://")), "--rpc takes addresses that begin with http://".into()),
             (self.is_one_group() || (self.presign.is_none() && self.from_file.is_none()), "a file of transactions is for one group".into()),
+            (
+                self.is_one_door() || (self.presign.is_none() && self.from_file.is_none()),
+                "a file of transactions is for one transport".into(),
+            ),
         ];
         match checks.into_iter().find(|(holds, _)| !holds) {
             Some((_, what)) => Err(Fault::new(FaultKind::Config, what, "run `txgen --help` for the options")),
@@ -137,6 +233,28 @@ impl Options {
 
     fn is_one_group(&self) -> bool {
         self.group.len() == 1
+    }
+
+    fn uses_channel(&self) -> bool {
+        self.transport.contains(&Transport::Channel)
+    }
+
+    /// One run for each transport, in order.
+    pub fn runs(&self) -> Vec<Self> {
+        let run = |transport: &Transport| {
+            let batch = if *transport == Transport::Http { 1 } else { self.batch };
+            Self { transport: vec![*transport], batch, ..self.clone() }
+        };
+        self.transport.iter().map(run).collect()
+    }
+
+    /// The transport of one of [`Self::runs`].
+    pub fn door(&self) -> Transport {
+        self.transport.first().copied().unwrap_or(Transport::HttpBatch)
+    }
+
+    fn is_one_door(&self) -> bool {
+        self.transport.len() == 1
     }
 
     /// The groups, each once.
@@ -156,6 +274,11 @@ impl Options {
     /// [`Self::timeout`] as a duration.
     pub fn patience(&self) -> Duration {
         Duration::from_secs(self.timeout)
+    }
+
+    /// [`Self::request_timeout`] as a duration.
+    pub fn request_patience(&self) -> Duration {
+        Duration::from_secs(self.request_timeout.min(self.timeout))
     }
 }
 
@@ -187,6 +310,24 @@ mod tests {
         for bad in ["--count 0", "--rate 0", "--batch 0", "--accounts 1", "--conflict 1.5", "--group 0", "--group 1,2 --presign f"] {
             assert!(parse(&format!("txgen --rpc http://a:1 {bad}")).validate().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn nodes_may_be_repeated_and_a_subcommand_needs_none() {
+        let options = parse("txgen --rpc http://a:1 --rpc http://b:2,http://c:3 --open-loop 5 --spread round-robin");
+        options.validate().unwrap();
+        assert_eq!((options.rpc.len(), options.rate, options.spread), (3, Some(5.0), Spread::RoundRobin));
+        let proxy = parse("txgen delay-proxy --listen 127.0.0.1:1 --to 127.0.0.1:2 --delay-ms 20");
+        assert!(matches!(proxy.command, Some(Command::DelayProxy(proxy)) if proxy.delay_ms == 20));
+    }
+
+    #[test]
+    fn each_transport_is_a_run_of_its_own() {
+        let options = parse("txgen --rpc http://a:1 --channel a:2 --certificates sdk --transport http,http-batch,channel --batch 50");
+        options.validate().unwrap();
+        let runs: Vec<_> = options.runs().iter().map(|run| (run.door().name(), run.batch)).collect();
+        assert_eq!(runs, [("http", 1), ("http-batch", 50), ("channel", 50)]);
+        assert!(parse("txgen --rpc http://a:1 --transport channel --certificates sdk").validate().is_err());
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! Figures of a run: as text for people, as JSON for scripts.
 
+mod nodes;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use millrace_base::clock::{Clock, SystemClock};
 use serde_json::{Map, Value, json};
 
+pub use self::nodes::NodeReport;
 use crate::check::Verdict;
 use crate::options::Options;
 use crate::setup::Group;
@@ -14,6 +18,9 @@ use crate::tracker::{Counts, Record};
 
 /// Share of the transactions at either end that the steady rate leaves out.
 const EDGE: f64 = 0.1;
+
+/// Longest pauses between commits that are listed.
+const GAPS: usize = 20;
 
 /// Figures of one group, or of all.
 pub struct Figures {
@@ -24,6 +31,7 @@ pub struct Figures {
     latency: Histogram<u64>,
     acknowledgement: Histogram<u64>,
     commits: Vec<(Instant, u64)>,
+    blocks: u64,
     first_submit: Option<Instant>,
 }
 
@@ -38,6 +46,7 @@ impl Figures {
             latency: record.latency.clone(),
             acknowledgement: record.acknowledgement.clone(),
             commits: record.commits.clone(),
+            blocks: record.blocks.len() as u64,
             first_submit: record.first_submit,
         }
     }
@@ -52,11 +61,14 @@ impl Figures {
         sum.refused += part.refused;
         sum.unknown += part.unknown;
         sum.foreign += part.foreign;
+        sum.resent += part.resent;
+        sum.pushed += part.pushed;
         other.errors.iter().for_each(|(code, count)| *self.errors.entry(code.clone()).or_default() += count);
         other.faults.iter().for_each(|(fault, count)| *self.faults.entry(fault.clone()).or_default() += count);
         other.statuses.iter().for_each(|(status, count)| *self.statuses.entry(*status).or_default() += count);
         self.latency.add(&other.latency).expect("all histograms have the same bounds");
         self.acknowledgement.add(&other.acknowledgement).expect("all histograms have the same bounds");
+        self.blocks += other.blocks;
         self.commits.extend(&other.commits);
         self.commits.sort_by_key(|(at, _)| *at);
         self.first_submit = [self.first_submit, other.first_submit].into_iter().flatten().min();
@@ -95,16 +107,40 @@ impl Figures {
         if steady > 0.0 { steady } else { self.tps() }
     }
 
+    /// Pauses between commits, longest first: when each began, seconds since the first submission, and how long it was, ms. With several
+    /// groups a pause is one in which none of them committed.
+    fn gaps(&self) -> Vec<(f64, f64)> {
+        let Some(first) = self.first_submit else { return Vec::new() };
+        let pause = |pair: &[(Instant, u64)]| {
+            let since = |at: Instant| at.saturating_duration_since(first).as_secs_f64();
+            (since(pair[0].0), (since(pair[1].0) - since(pair[0].0)) * 1_000.0)
+        };
+        let mut gaps: Vec<(f64, f64)> = self.commits.windows(2).map(pause).collect();
+        gaps.sort_by(|one, other| other.1.total_cmp(&one.1));
+        gaps.truncate(GAPS);
+        gaps
+    }
+
+    /// Wall clock at the first submission, ms since 1970.
+    fn started_ms(&self) -> Option<u64> {
+        let elapsed = u64::try_from(self.first_submit?.elapsed().as_millis()).ok()?;
+        Some(SystemClock.now_ms().saturating_sub(elapsed))
+    }
+
     fn to_json(&self) -> Value {
         let ms = |quantile| milliseconds(&self.latency, quantile);
         let counts = &self.counts;
+        let gaps = self.gaps();
         json!({
             "tps": round(self.tps()), "steady_tps": round(self.steady_tps()), "seconds": round(self.seconds()),
             "p50_ms": ms(0.5), "p90_ms": ms(0.9), "p99_ms": ms(0.99), "p99_9_ms": ms(0.999), "max_ms": ms(1.0),
             "mean_ms": round(self.latency.mean() / 1_000.0),
             "ack_p50_ms": milliseconds(&self.acknowledgement, 0.5), "ack_p99_ms": milliseconds(&self.acknowledgement, 0.99),
             "submitted": counts.submitted, "acknowledged": counts.acknowledged, "committed": counts.committed, "failed": counts.failed,
-            "refused": counts.refused, "unknown": counts.unknown, "foreign": counts.foreign, "blocks": self.commits.len(),
+            "refused": counts.refused, "unknown": counts.unknown, "foreign": counts.foreign,
+            "resent": counts.resent, "pushed": counts.pushed, "blocks": self.blocks, "started_unix_ms": self.started_ms(),
+            "longest_gap_ms": round(gaps.first().map_or(0.0, |gap| gap.1)),
+            "gaps": gaps.iter().map(|gap| json!({ "at_s": round(gap.0), "ms": round(gap.1) })).collect::<Vec<_>>(),
             "errors": self.errors, "faults": self.faults,
             "statuses": self.statuses.iter().map(|(status, count)| (status.to_string(), json!(count))).collect::<Map<_, _>>(),
         })
@@ -127,17 +163,18 @@ fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
 pub struct Report {
     groups: Vec<(u16, Figures, Verdict)>,
     total: Figures,
+    nodes: Vec<NodeReport>,
     check_time: Duration,
 }
 
 impl Report {
     /// Of groups and their verdicts.
-    pub fn new(groups: &[Group], verdicts: Vec<Verdict>, check_time: Duration) -> Self {
+    pub fn new(groups: &[Group], verdicts: Vec<Verdict>, nodes: Vec<NodeReport>, check_time: Duration) -> Self {
         let parts: Vec<(u16, Figures, Verdict)> =
             groups.iter().zip(verdicts).map(|(group, verdict)| (group.id.get(), group.tracker.with_record(Figures::of), verdict)).collect();
         let mut total = Figures::of(&Record::new(&[], 0));
         parts.iter().for_each(|(_, figures, _)| total.add(figures));
-        Self { groups: parts, total, check_time }
+        Self { groups: parts, total, nodes, check_time }
     }
 
     /// Whether every acknowledged transaction got its one receipt, balances conserve, and anything was committed at all.
@@ -146,7 +183,7 @@ impl Report {
     }
 
     fn findings(&self) -> impl Iterator<Item = &String> {
-        self.groups.iter().flat_map(|(_, _, verdict)| verdict.receipts.iter().chain(&verdict.balances))
+        self.groups.iter().flat_map(|(_, _, verdict)| verdict.receipts.iter().chain(&verdict.balances).chain(&verdict.nodes.findings))
     }
 
     /// For scripts; figures of all groups together stand at the top.
@@ -157,12 +194,15 @@ impl Report {
             "ok": self.is_good(), "workload": format!("{:?}", options.workload).to_lowercase(),
             "groups": self.groups.iter().map(|(id, _, _)| *id).collect::<Vec<_>>(), "endpoints": options.rpc,
             "count": options.count, "loop": if options.rate.is_some() { "open" } else { "closed" }, "rate": options.rate,
-            "in_flight": options.in_flight, "connections": options.connections, "batch": options.batch, "accounts": options.accounts,
+            "transport": options.door().name(), "in_flight": options.in_flight, "connections": options.connections, "batch": options.batch, "accounts": options.accounts,
             "distribution": format!("{:?}", options.distribution).to_lowercase(), "conflict": options.conflict, "seed": options.seed,
         });
         let checks = json!({
             "receipts": word(self.groups.iter().all(|(_, _, verdict)| verdict.receipts.is_empty())),
             "balances": word(self.groups.iter().all(|(_, _, verdict)| verdict.balances.is_empty())),
+            "nodes": word(self.groups.iter().all(|(_, _, verdict)| verdict.nodes.findings.is_empty())),
+            "heights_compared": self.groups.iter().map(|(_, _, verdict)| verdict.nodes.heights).sum::<u64>(),
+            "blocks_compared": self.groups.iter().map(|(_, _, verdict)| verdict.nodes.blocks).sum::<u64>(),
             "accounts": self.groups.iter().map(|(_, _, verdict)| verdict.accounts_checked).sum::<u64>(),
             "seconds": round(self.check_time.as_secs_f64()), "findings": self.findings().collect::<Vec<_>>(),
         });
@@ -172,6 +212,9 @@ impl Report {
         }
         all.insert("checks".into(), checks);
         all.insert("per_group".into(), Value::Object(groups));
+        let heads: Vec<(u16, &[(String, u64)])> = self.groups.iter().map(|(id, _, verdict)| (*id, &verdict.nodes.heads[..])).collect();
+        let (first, committed) = (self.total.first_submit, self.total.counts.committed);
+        all.insert("nodes".into(), self.nodes.iter().map(|node| node.to_json(first, committed, &heads)).collect());
         Value::Object(all)
     }
 
@@ -192,14 +235,16 @@ impl Report {
             counts.submitted,
             total.seconds()
         ));
-        line(format!(
-            "rate        {:.0} tx/s committed, {:.0} tx/s steady, {} blocks",
-            total.tps(),
-            total.steady_tps(),
-            total.commits.len()
-        ));
+        line(format!("rate        {:.0} tx/s committed, {:.0} tx/s steady, {} blocks", total.tps(), total.steady_tps(), total.blocks));
         line(format!("latency     {}", latencies(&total.latency)));
         line(format!("acknowledge {}", latencies(&total.acknowledgement)));
+        line(format!("longest gap {:.0} ms between commits", total.gaps().first().map_or(0.0, |gap| gap.1)));
+        if self.nodes.len() > 1 || self.nodes.iter().any(NodeReport::is_notable) {
+            self.nodes.iter().for_each(|node| line(node.to_text(total.counts.committed)));
+        }
+        if counts.resent > 0 {
+            line(format!("sent again  {} after a node failed", counts.resent));
+        }
         if counts.failed + counts.refused + counts.unknown > 0 {
             line(format!("without success: {} failed in a block, {} refused, {} unknown", counts.failed, counts.refused, counts.unknown));
         }
@@ -209,6 +254,10 @@ impl Report {
         let accounts: u64 = self.groups.iter().map(|(_, _, verdict)| verdict.accounts_checked).sum();
         if self.is_good() {
             line(format!("checked     every acknowledged transaction has its one receipt; {accounts} balances are right"));
+            let heights: u64 = self.groups.iter().map(|(_, _, verdict)| verdict.nodes.heights).sum();
+            if heights > 0 {
+                line(format!("            {} nodes agree on block, state and receipts at {heights} heights", self.nodes.len()));
+            }
         } else {
             line("CHECK FAILED".into());
             self.findings().for_each(|finding| line(format!("  {finding}")));
@@ -223,11 +272,12 @@ impl Report {
 fn one_line(figures: &Figures) -> String {
     let counts = &figures.counts;
     format!(
-        "{} committed, {:.0} tx/s, p50 {:.1} ms, p99 {:.1} ms, {} failed, {} refused",
+        "{} committed, {:.0} tx/s, p50 {:.1} ms, p99 {:.1} ms, gap {:.0} ms, {} failed, {} refused",
         counts.committed,
         figures.tps(),
         milliseconds(&figures.latency, 0.5),
         milliseconds(&figures.latency, 0.99),
+        figures.gaps().first().map_or(0.0, |gap| gap.1),
         counts.failed,
         counts.refused
     )
@@ -254,11 +304,13 @@ mod tests {
         let figures = Figures::of(&record);
         assert_eq!(figures.tps().round(), 100.0);
         assert_eq!(figures.steady_tps().round(), 1_000.0);
+        let gaps = figures.gaps();
+        assert_eq!((gaps.len(), gaps[0].0.round(), gaps[0].1.round(), gaps[1].1.round()), (9, 3.0, 7_200.0, 100.0));
     }
 
     #[test]
     fn a_run_that_committed_nothing_is_not_good() {
-        let report = Report::new(&[], Vec::new(), Duration::ZERO);
+        let report = Report::new(&[], Vec::new(), Vec::new(), Duration::ZERO);
         assert!(!report.is_good());
         assert!(report.to_text().contains("nothing was committed"));
     }

@@ -1,7 +1,9 @@
 //! What a run needs on the chain before the load: the chain's id, accounts with balances, contracts, tables. All of it by transactions.
 
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use millrace_base::fault::{Fault, FaultKind};
 use millrace_base::{Bytes, GroupId, hex};
@@ -10,11 +12,13 @@ use serde_json::{Value, json};
 
 use crate::accounts::{Accounts, Picker, fresh_salt};
 use crate::client::{Client, ClientError};
+use crate::door::Doors;
 use crate::file::Header;
 use crate::follow;
-use crate::load::Load;
+use crate::load::{End, Load};
+use crate::node::Node;
 use crate::options::Options;
-use crate::supply::{Prepared, Signer, Supply, Target};
+use crate::supply::{Lanes, Prepared, Signer, Supply, Target};
 use crate::tracker::{Phase, Tracker};
 use crate::workload::{Contract, Operation, Workload, workloads};
 
@@ -28,14 +32,16 @@ const SETUP_BATCH: usize = 50;
 pub struct Group {
     /// Its id.
     pub id: GroupId,
-    /// Nodes to send to; the first is also followed.
-    pub endpoints: Vec<String>,
+    /// The nodes that run it.
+    pub nodes: Vec<Arc<Node>>,
     /// Keys, choices, signing.
     pub signer: Signer,
     /// What happened to each transaction.
-    pub tracker: Tracker,
+    pub tracker: Arc<Tracker>,
     /// Height before the first transaction.
     pub start_height: u64,
+    /// Failures of each node that were acted upon.
+    failures: Vec<AtomicU64>,
     workloads: Vec<&'static dyn Workload>,
     targets: OnceLock<Vec<Target>>,
 }
@@ -49,25 +55,38 @@ fn fault(url: &str, error: &ClientError) -> Fault {
 }
 
 impl Group {
-    /// Asks the first node for the chain's id and height. With `header`, accounts are those of a file.
-    pub fn open(options: &Options, id: GroupId, header: Option<&Header>) -> Result<Self, Fault> {
-        let url = &options.rpc[0];
-        let client = Client::new(url, options.patience());
-        let start_height = follow::height(&client, id.get()).map_err(|error| fault(url, &error))?;
+    /// Asks each node for the group's height, and the chain's id; the group's nodes are those that know it. With `header`, accounts are those
+    /// of a file.
+    pub fn open(options: &Options, all: &[Arc<Node>], id: GroupId, header: Option<&Header>) -> Result<Self, Fault> {
+        let (mut nodes, mut start_height, mut stranger) = (Vec::new(), 0, None);
+        for node in all {
+            match follow::height(&Client::new(&node.url, options.patience()), id.get()) {
+                Ok(height) => {
+                    start_height = start_height.max(height);
+                    nodes.push(Arc::clone(node));
+                }
+                Err(error @ ClientError::Rpc(_)) => stranger = Some(fault(&node.url, &error)),
+                Err(error) => return Err(fault(&node.url, &error)),
+            }
+        }
+        let Some(first) = nodes.first() else {
+            return Err(stranger.expect("there is a node, and it did not know the group"));
+        };
         let chain_id = match options.chain_id {
             Some(chain_id) => chain_id,
-            None => chain_id(&client).map_err(|error| fault(url, &error))?,
+            None => chain_id(&Client::new(&first.url, options.patience())).map_err(|error| fault(&first.url, &error))?,
         };
         let (seed, salt, count, name) = match header {
             Some(header) => (header.seed, header.salt.clone(), header.accounts, header.workload),
             None => (options.seed, fresh_salt(), options.accounts, options.workload),
         };
         let workloads = workloads(name);
-        let tracker = Tracker::new(workloads.clone(), count);
-        tracker.set_height(start_height);
+        let tracker = Arc::new(Tracker::new(workloads.clone(), count));
+        tracker.raise_height(start_height);
         let accounts = Accounts::derive(seed, &salt, count);
         let signer = Signer { chain_id, group: id.get(), seed, accounts, picker: Picker::new(options, count) };
-        let group = Self { id, endpoints: options.rpc.clone(), signer, tracker, start_height, workloads, targets: OnceLock::new() };
+        let failures = nodes.iter().map(|_| AtomicU64::new(0)).collect();
+        let group = Self { id, nodes, signer, tracker, start_height, failures, workloads, targets: OnceLock::new() };
         if let Some(header) = header {
             group.adopt(header, chain_id)?;
         }
@@ -95,6 +114,16 @@ impl Group {
     /// Workloads with their contracts; empty before [`Self::prepare`].
     pub fn targets(&self) -> &[Target] {
         self.targets.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a node has failed more often than was acted upon; from then on it has not.
+    pub fn has_new_failure(&self, index: usize, failures: u64) -> bool {
+        self.failures[index].fetch_max(failures, Ordering::AcqRel) < failures
+    }
+
+    /// A client of a node that answers.
+    pub fn client(&self, patience: Duration) -> Client {
+        Client::new(&self.nodes[crate::node::instead_of(&self.nodes, 0)].url, patience)
     }
 
     /// Signs a range of load transactions, on all cores.
@@ -145,18 +174,22 @@ impl Group {
 
     /// Sends a wave of set-up and waits for its receipts; each must succeed.
     fn commit(&self, options: &Options, connections: usize, wave: Vec<Prepared>) -> Result<(), Fault> {
-        let supply = Supply::new(wave, 0..0);
+        let supply = Supply::new(wave, 0..0, Lanes::ONE);
+        let doors = Doors::http(options);
         let load = Load {
             group: self,
             supply: &supply,
             phase: Phase::Setup,
+            doors: &doors,
             pace: None,
             batch: SETUP_BATCH.min(options.batch),
             window: SETUP_WINDOW,
+            end: End::default(),
             patience: options.patience(),
         };
-        load.run(connections);
+        let lines = load.run(connections);
         self.tracker.settle(options.patience());
+        drop(lines);
         let has_problem = self.tracker.with_record(|record| !record.problems.is_empty());
         let missing = self.tracker.missing().len();
         if has_problem || missing > 0 || supply.remaining() > 0 {

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millrace_base::{Address, B256, Bytes, RawTx, Transaction, U256, hex};
 use rand::SeedableRng;
@@ -14,6 +14,7 @@ use rand::rngs::StdRng;
 use rayon::prelude::*;
 
 use crate::accounts::{Accounts, Picker, nonce};
+use crate::options::Spread;
 use crate::tracker::Phase;
 use crate::workload::{Choice, Operation, Workload};
 
@@ -49,6 +50,10 @@ pub struct Prepared {
     pub block_limit: u64,
     /// Times it was refused and given back.
     pub refusals: u32,
+    /// A node may have taken it already: its bytes must stay as they are, and that it is known is no refusal.
+    pub is_resent: bool,
+    /// When it was due, if that was before it is sent: its first node was not there.
+    pub due: Option<Instant>,
     /// The JSON-RPC request.
     pub request: Box<str>,
 }
@@ -123,9 +128,9 @@ impl Signer {
         ids.into_par_iter().map(|id| self.make(targets, phase, id, height)).collect()
     }
 
-    /// Signs anew what would expire soon at this height.
+    /// Signs anew what would expire soon at this height and no node can have.
     pub fn refresh(&self, prepared: &mut Prepared, height: u64) {
-        if prepared.block_limit >= height + LIMIT_LEFT {
+        if prepared.is_resent || prepared.block_limit >= height + LIMIT_LEFT {
             return;
         }
         let raw = raw_of(&prepared.request).expect("requests are made by this module");
@@ -149,39 +154,95 @@ fn raw_bytes(request: &str) -> Option<Bytes> {
     hex::decode(&request[start..end]).ok().map(Bytes::from)
 }
 
+/// Which lane of the supply a transaction waits in; a lane belongs to a node.
+#[derive(Clone, Copy, Debug)]
+pub struct Lanes {
+    /// One a node.
+    pub count: usize,
+    /// How they are chosen.
+    pub spread: Spread,
+    /// Transactions in a request.
+    pub batch: usize,
+}
+
+impl Lanes {
+    /// Everything in one lane.
+    pub const ONE: Self = Self { count: 1, spread: Spread::Sticky, batch: 1 };
+
+    fn of(self, item: &Prepared) -> usize {
+        let place = match self.spread {
+            Spread::Sticky => u64::from(item.signer),
+            Spread::RoundRobin => item.id / self.batch as u64,
+        };
+        usize::try_from(place % self.count as u64).unwrap_or(0)
+    }
+}
+
 /// The queue between signing and sending. A connection that takes items says at the end what became of them.
 pub struct Supply {
+    lanes: Lanes,
     queue: Mutex<Queue>,
     changed: Condvar,
 }
 
 struct Queue {
-    ready: VecDeque<Prepared>,
+    ready: Vec<VecDeque<Prepared>>,
     unsigned: Range<u64>,
     /// Taken and possibly given back.
     held: usize,
     is_closed: bool,
-    /// Most that are ready at once.
+    /// Most that are ready at once; twice as many while a lane is empty.
     capacity: u64,
+}
+
+impl Queue {
+    fn ready(&self) -> u64 {
+        self.ready.iter().map(|lane| lane.len() as u64).sum()
+    }
+
+    fn has_space(&self) -> bool {
+        let (ready, has_empty_lane) = (self.ready() + CHUNK, self.ready.iter().any(VecDeque::is_empty));
+        ready <= self.capacity || (has_empty_lane && ready <= 2 * self.capacity)
+    }
+
+    fn is_exhausted(&self) -> bool {
+        self.unsigned.is_empty() && self.held == 0 && self.ready.iter().all(VecDeque::is_empty)
+    }
 }
 
 impl Supply {
     /// `ready` now, `unsigned` to be added by [`Self::keep_filled`].
-    pub fn new(ready: Vec<Prepared>, unsigned: Range<u64>) -> Self {
+    pub fn new(ready: Vec<Prepared>, unsigned: Range<u64>, lanes: Lanes) -> Self {
         let capacity = CHUNK.max(ready.len() as u64);
-        let queue = Queue { ready: ready.into(), unsigned, held: 0, is_closed: false, capacity };
-        Self { queue: Mutex::new(queue), changed: Condvar::new() }
+        let queue = Queue { ready: vec![VecDeque::new(); lanes.count], unsigned, held: 0, is_closed: false, capacity };
+        let supply = Self { lanes, queue: Mutex::new(queue), changed: Condvar::new() };
+        supply.append(ready);
+        supply
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn append(&self, items: Vec<Prepared>) {
+        let mut queue = self.lock();
+        for item in items {
+            queue.ready[self.lanes.of(&item)].push_back(item);
+        }
+        drop(queue);
+        self.changed.notify_all();
+    }
+
+    /// How many lanes there are.
+    pub fn lanes(&self) -> usize {
+        self.lanes.count
+    }
+
     /// Signs chunk after chunk while there is something to sign; returns when all is signed or the supply is closed.
     pub fn keep_filled(&self, sign: impl Fn(Range<u64>) -> Vec<Prepared>) {
         loop {
             let mut queue = self.lock();
-            while queue.ready.len() as u64 + CHUNK > queue.capacity && !queue.is_closed && !queue.unsigned.is_empty() {
+            while !queue.has_space() && !queue.is_closed && !queue.unsigned.is_empty() {
                 queue = self.changed.wait_timeout(queue, Duration::from_millis(100)).unwrap_or_else(PoisonError::into_inner).0;
             }
             if queue.is_closed || queue.unsigned.is_empty() {
@@ -190,27 +251,27 @@ impl Supply {
             let chunk = queue.unsigned.start..queue.unsigned.end.min(queue.unsigned.start + CHUNK);
             drop(queue);
             let signed = sign(chunk.clone());
-            let mut queue = self.lock();
-            queue.unsigned.start = chunk.end;
-            queue.ready.extend(signed);
-            drop(queue);
+            // In this order: a connection that finds its lane empty must not believe that all is signed.
+            self.append(signed);
+            self.lock().unsigned.start = chunk.end;
             self.changed.notify_all();
         }
     }
 
-    /// Takes up to `wanted`; none at the end. Waits while more may come, be it signed or given back.
-    pub fn take(&self, wanted: usize) -> Vec<Prepared> {
+    /// Takes up to `wanted` of a lane; none at the end. Waits while more may come, be it signed or given back, to whichever lane: another
+    /// node's failure can still bring something.
+    pub fn take(&self, lane: usize, wanted: usize) -> Vec<Prepared> {
         let mut queue = self.lock();
         loop {
-            if !queue.ready.is_empty() && !queue.is_closed {
-                let count = wanted.min(queue.ready.len());
+            if !queue.ready[lane].is_empty() && !queue.is_closed {
+                let count = wanted.min(queue.ready[lane].len());
                 queue.held += count;
-                let taken = queue.ready.drain(..count).collect();
+                let taken = queue.ready[lane].drain(..count).collect();
                 drop(queue);
                 self.changed.notify_all();
                 return taken;
             }
-            if queue.is_closed || (queue.unsigned.is_empty() && queue.held == 0) {
+            if queue.is_closed || queue.is_exhausted() {
                 return Vec::new();
             }
             queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -222,7 +283,7 @@ impl Supply {
         let mut queue = self.lock();
         queue.held -= taken;
         for item in again.into_iter().rev() {
-            queue.ready.push_front(item);
+            queue.ready[self.lanes.of(&item)].push_front(item);
         }
         drop(queue);
         self.changed.notify_all();
@@ -237,7 +298,7 @@ impl Supply {
     /// Transactions that were never handed out.
     pub fn remaining(&self) -> u64 {
         let queue = self.lock();
-        queue.ready.len() as u64 + (queue.unsigned.end - queue.unsigned.start)
+        queue.ready() + (queue.unsigned.end - queue.unsigned.start)
     }
 }
 
@@ -275,6 +336,10 @@ mod tests {
         let (hash, fields) = (prepared.hash, raw_of(&prepared.request).unwrap().fields().clone());
         signer.refresh(&mut prepared, 700);
         assert_eq!(prepared.hash, hash);
+        prepared.is_resent = true;
+        signer.refresh(&mut prepared, 900);
+        assert_eq!(prepared.hash, hash);
+        prepared.is_resent = false;
         signer.refresh(&mut prepared, 900);
         let renewed = raw_of(&prepared.request).unwrap();
         assert_eq!(prepared.block_limit, 1_800);
@@ -282,23 +347,50 @@ mod tests {
         assert_ne!(prepared.hash, hash);
     }
 
+    fn item(id: u64) -> Prepared {
+        Prepared { id, signer: u32::try_from(id).unwrap(), ..Prepared::default() }
+    }
+
+    #[test]
+    fn lanes_keep_accounts_or_batches_together() {
+        let ids = |spread, lane| {
+            let lanes = Lanes { count: 2, spread, batch: 2 };
+            let taken = Supply::new((0..8).map(item).collect(), 0..0, lanes).take(lane, 9);
+            taken.iter().map(|item| item.id).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(Spread::Sticky, 1), [1, 3, 5, 7]);
+        assert_eq!(ids(Spread::RoundRobin, 1), [2, 3, 6, 7]);
+    }
+
+    #[test]
+    fn a_lane_without_items_waits_for_what_others_hold() {
+        let supply = Supply::new(vec![item(0)], 0..0, Lanes { count: 2, spread: Spread::Sticky, batch: 1 });
+        let mut taken = supply.take(0, 1);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| supply.take(1, 1));
+            taken[0].signer = 1;
+            supply.give_back(1, taken);
+            assert_eq!(waiting.join().unwrap().len(), 1);
+        });
+    }
+
     #[test]
     fn what_is_given_back_is_handed_out_again_before_the_end() {
-        let supply = Supply::new(vec![Prepared { id: 1, ..Prepared::default() }, Prepared { id: 2, ..Prepared::default() }], 0..0);
-        let taken = supply.take(2);
+        let supply = Supply::new(vec![item(1), item(2)], 0..0, Lanes::ONE);
+        let taken = supply.take(0, 2);
         assert_eq!(supply.remaining(), 0);
         supply.give_back(2, vec![taken[0].clone()]);
-        assert_eq!(supply.take(9)[0].id, 1);
+        assert_eq!(supply.take(0, 9)[0].id, 1);
         supply.give_back(1, Vec::new());
-        assert!(supply.take(1).is_empty());
+        assert!(supply.take(0, 1).is_empty());
     }
 
     #[test]
     fn unsigned_transactions_follow_while_connections_wait() {
-        let supply = Supply::new(Vec::new(), 0..3);
+        let supply = Supply::new(Vec::new(), 0..3, Lanes::ONE);
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| supply.take(3).len());
-            supply.keep_filled(|ids| ids.map(|id| Prepared { id, ..Prepared::default() }).collect());
+            let waiting = scope.spawn(|| supply.take(0, 3).len());
+            supply.keep_filled(|ids| ids.map(item).collect());
             assert_eq!(waiting.join().unwrap(), 3);
         });
     }

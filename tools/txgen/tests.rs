@@ -4,10 +4,12 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use clap::Parser;
 use millrace_base::abi::{Decoder, Encoder, int256};
+use millrace_base::status::TransactionStatus;
 use millrace_base::{Address, B256, RawTx, U256, hex};
 use serde_json::{Value, json};
 
@@ -32,31 +34,56 @@ enum Fault {
     AnswersBackwards,
     /// Always full.
     IsAlwaysFull,
+    /// Of several nodes the first ends after its 100th transfer, with what it had not committed.
+    Dies,
+    /// Of several nodes the second has another state.
+    Forks,
+    /// Of several nodes the first does not show the last block.
+    Lags,
 }
 
+/// A chain; several nodes may show it.
 struct Node {
     fault: Fault,
-    pending: Vec<RawTx>,
+    /// Each with the node that took it.
+    pending: Vec<(usize, RawTx)>,
     blocks: Vec<Vec<Value>>,
     balances: HashMap<String, U256>,
     transfers: u64,
 }
 
 fn start(fault: Fault) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let node = Node { fault, pending: Vec::new(), blocks: vec![Vec::new()], balances: HashMap::new(), transfers: 0 };
-    let nodes = Arc::new(Mutex::new(HashMap::from([(1, node)])));
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let nodes = Arc::clone(&nodes);
-            std::thread::spawn(move || serve(stream.unwrap(), &nodes));
-        }
-    });
-    url
+    start_nodes(fault, 1)
 }
 
-fn serve(stream: TcpStream, nodes: &Mutex<HashMap<u64, Node>>) {
+/// Addresses of nodes that share one chain, separated by commas.
+fn start_nodes(fault: Fault, count: usize) -> String {
+    let node = Node { fault, pending: Vec::new(), blocks: vec![Vec::new()], balances: HashMap::new(), transfers: 0 };
+    let node = Arc::new(Mutex::new(node));
+    let urls = (0..count).map(|index| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (url, node, is_dead) = (listener.local_addr().unwrap(), Arc::clone(&node), Arc::new(AtomicBool::new(false)));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if is_dead.load(Ordering::Acquire) {
+                    return;
+                }
+                let (node, is_dead) = (Arc::clone(&node), Arc::clone(&is_dead));
+                std::thread::spawn(move || {
+                    serve(stream.unwrap(), index, &node, &is_dead);
+                    if is_dead.load(Ordering::Acquire) {
+                        // The listener waits for one more to see it.
+                        let _ = TcpStream::connect(url);
+                    }
+                });
+            }
+        });
+        format!("http://{url}")
+    });
+    urls.collect::<Vec<_>>().join(",")
+}
+
+fn serve(stream: TcpStream, index: usize, node: &Mutex<Node>, is_dead: &AtomicBool) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut stream = stream;
     loop {
@@ -75,7 +102,18 @@ fn serve(stream: TcpStream, nodes: &Mutex<HashMap<u64, Node>>) {
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body).unwrap();
-        let answer = nodes.lock().unwrap().get_mut(&1).unwrap().answer(&serde_json::from_slice(&body).unwrap()).to_string();
+        let answer = {
+            let mut node = node.lock().unwrap();
+            let answer = node.answer(index, &serde_json::from_slice(&body).unwrap()).to_string();
+            if node.fault == Fault::Dies && index == 0 && node.transfers + node.pending.len() as u64 > 100 {
+                is_dead.store(true, Ordering::Release);
+                node.pending.retain(|(owner, _)| *owner != 0);
+            }
+            answer
+        };
+        if is_dead.load(Ordering::Acquire) {
+            return;
+        }
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", answer.len());
         if stream.write_all(format!("{head}{answer}").as_bytes()).is_err() {
             return;
@@ -88,22 +126,22 @@ fn error(code: i64, message: &str) -> Result<Value, Value> {
 }
 
 impl Node {
-    fn answer(&mut self, request: &Value) -> Value {
+    fn answer(&mut self, index: usize, request: &Value) -> Value {
         if let Some(batch) = request.as_array() {
-            let mut answers: Vec<Value> = batch.iter().map(|one| self.answer(one)).collect();
+            let mut answers: Vec<Value> = batch.iter().map(|one| self.answer(index, one)).collect();
             if self.fault == Fault::AnswersBackwards {
                 answers.reverse();
             }
             return Value::Array(answers);
         }
         let id = &request["id"];
-        match self.method(request["method"].as_str().unwrap(), &request["params"]) {
+        match self.method(index, request["method"].as_str().unwrap(), &request["params"]) {
             Ok(result) => json!({ "id": id, "jsonrpc": "2.0", "result": result }),
             Err(error) => json!({ "error": error, "id": id, "jsonrpc": "2.0" }),
         }
     }
 
-    fn method(&mut self, method: &str, params: &Value) -> Result<Value, Value> {
+    fn method(&mut self, index: usize, method: &str, params: &Value) -> Result<Value, Value> {
         if params[0].as_u64().is_some_and(|group| group != 1) {
             return error(-40001, "GroupID does not exist");
         }
@@ -111,9 +149,16 @@ impl Node {
             "getClientVersion" => Ok(json!({ "Chain Id": "1" })),
             "getBlockNumber" => {
                 self.seal();
-                Ok(json!(format!("{:#x}", self.blocks.len() - 1)))
+                let is_late = self.fault == Fault::Lags && index == 0 && self.blocks.len() > 2;
+                Ok(json!(format!("{:#x}", self.blocks.len() - 1 - usize::from(is_late))))
             }
-            "sendRawTransaction" => self.submit(params[1].as_str().unwrap()),
+            "getBlockHeaderByNumber" => {
+                let number = params[1].as_str().unwrap().parse::<usize>().unwrap();
+                let hash = format!("{:#x}", self.blocks[number].len() + 1_000 * number);
+                let state = if self.fault == Fault::Forks && index == 1 && number >= 2 { "0x2" } else { "0x1" };
+                Ok(json!({ "hash": hash, "stateRoot": state, "receiptsRoot": hash, "transactionsRoot": hash }))
+            }
+            "sendRawTransaction" => self.submit(index, params[1].as_str().unwrap()),
             "getBatchReceiptsByBlockNumberAndRange" => self.receipts(params),
             "getTransactionReceipt" => {
                 let found = self.blocks.iter().flatten().find(|receipt| receipt["transactionHash"] == params[1]);
@@ -131,7 +176,7 @@ impl Node {
         }
     }
 
-    fn submit(&mut self, raw: &str) -> Result<Value, Value> {
+    fn submit(&mut self, index: usize, raw: &str) -> Result<Value, Value> {
         let is_full = self.fault == Fault::IsAlwaysFull || (self.fault == Fault::IsOftenFull && self.pending.len() >= 30);
         if is_full {
             return error(-32603, "wrapexcept<TransactionRefused> = TransactionPoolIsFull, txHash=1");
@@ -140,7 +185,13 @@ impl Node {
         let (limit, head) = (raw.fields().block_limit, U256::from(self.blocks.len() - 1));
         assert!(limit > head && limit <= head + U256::from(1_000));
         let hash = raw.hash();
-        self.pending.push(raw);
+        if self.pending.iter().any(|(_, pending)| pending.hash() == hash) {
+            return error(-32603, TransactionStatus::AlreadyKnown.refusal_word());
+        }
+        if self.blocks.iter().flatten().any(|receipt| receipt["transactionHash"] == hash.to_string()) {
+            return error(-32603, TransactionStatus::AlreadyInChain.refusal_word());
+        }
+        self.pending.push((index, raw));
         Ok(json!(hash.to_string()))
     }
 
@@ -157,7 +208,7 @@ impl Node {
     fn seal(&mut self) {
         let number = self.blocks.len();
         let mut block = Vec::new();
-        for raw in std::mem::take(&mut self.pending) {
+        for (_, raw) in std::mem::take(&mut self.pending) {
             let is_transfer = raw.fields().data[0] == 0x0b;
             self.transfers += u64::from(is_transfer);
             if is_transfer && self.fault == Fault::Loses && self.transfers.is_multiple_of(50) {
@@ -206,6 +257,13 @@ fn run(fault: Fault, more: &str) -> (Report, Value) {
     (report, json)
 }
 
+fn run_nodes(fault: Fault, count: usize, more: &str) -> (Report, Value) {
+    let options = options(&start_nodes(fault, count), more);
+    let report = plan::run(&options).unwrap().unwrap();
+    let json = report.to_json(&options);
+    (report, json)
+}
+
 fn findings(json: &Value) -> String {
     json["checks"]["findings"].to_string()
 }
@@ -226,6 +284,52 @@ fn a_good_node_passes_in_an_open_loop_without_batches() {
     assert!(report.is_good(), "{}", report.to_text());
     let seconds = json["seconds"].as_f64().unwrap();
     assert!(seconds >= 0.29, "300 transactions at 1000 a second took {seconds} s");
+}
+
+#[test]
+fn load_is_spread_over_nodes_which_are_compared() {
+    for spread in ["sticky", "round-robin"] {
+        let (report, json) = run_nodes(Fault::None, 3, &format!("--spread {spread}"));
+        assert!(report.is_good(), "{}", report.to_text());
+        let nodes = json["nodes"].as_array().unwrap();
+        let submitted: Vec<u64> = nodes.iter().map(|node| node["submitted"].as_u64().unwrap()).collect();
+        assert!(submitted.iter().sum::<u64>() == 300 && submitted.iter().all(|count| *count > 0), "{spread}: {submitted:?}");
+        assert!(json["checks"]["heights_compared"].as_u64().unwrap() > 0);
+        assert!(nodes.iter().all(|node| node["heights"]["1"] == nodes[0]["heights"]["1"] && node["heights"]["1"].is_u64()));
+    }
+}
+
+#[test]
+fn what_a_dying_node_had_is_taken_over_by_another_and_the_node_is_named() {
+    for more in ["--in-flight 60", "--rate 2000", "--spread round-robin --batch 1"] {
+        let (report, json) = run_nodes(Fault::Dies, 2, more);
+        assert_eq!((json["committed"].as_u64(), json["checks"]["receipts"].as_str()), (Some(300), Some("ok")), "{more}: {json:#}");
+        assert!(json["nodes"][0]["outages"][0]["why"].is_string(), "{more}: {json:#}");
+        assert!(json["nodes"][1]["outages"].as_array().unwrap().is_empty());
+        assert!(json["resent"].as_u64().unwrap() > 0 && json["submitted"] == 300, "{more}: {json:#}");
+        // It is not there at the end, so it cannot be compared.
+        assert!(!report.is_good() && findings(&json).contains("does not answer"), "{more}: {json:#}");
+    }
+}
+
+#[test]
+fn a_fork_is_found() {
+    let (report, json) = run_nodes(Fault::Forks, 3, "");
+    assert!(!report.is_good() && findings(&json).contains("FORK"), "{json:#}");
+}
+
+#[test]
+fn a_node_that_stays_behind_is_found() {
+    let (report, json) = run_nodes(Fault::Lags, 2, "");
+    assert!(!report.is_good() && findings(&json).contains("others are at"), "{json:#}");
+}
+
+#[test]
+fn a_run_can_end_after_a_time() {
+    let (report, json) = run(Fault::None, "--count 100000 --rate 500 --duration 1 --batch 10");
+    assert!(report.is_good(), "{}", report.to_text());
+    assert!((300..700).contains(&json["committed"].as_u64().unwrap()), "{json:#}");
+    assert!(json["longest_gap_ms"].as_f64().unwrap() > 0.0 && json["started_unix_ms"].is_u64());
 }
 
 #[test]

@@ -4,26 +4,23 @@
 //! Sent -> Acknowledged      the node returned the hash: a receipt must follow
 //!      -> Refused           the node said no: forgotten, unless it is sent again
 //!      -> Unknown           the connection failed: a receipt may follow
+//! Unknown -> Sent           the same bytes once more, to another node while there is one
 //! ```
 //! A receipt may be seen in any of these states, also before the acknowledgement. Entries are made before the request leaves, so a
 //! receipt of an unknown hash is somebody else's. Written by the connections and the follower, read by the checks and the report.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+mod record;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use millrace_base::{Address, B256};
 
+pub use self::record::{Counts, MAX_PROBLEMS, Record};
 use crate::supply::Prepared;
 use crate::workload::{AMOUNT, Workload};
-
-/// Longest latency that is told apart, in µs: one hour.
-const MAX_LATENCY_US: u64 = 3_600_000_000;
-
-/// Problems kept word for word; the rest is counted.
-pub const MAX_PROBLEMS: usize = 20;
 
 /// Which part of a run a transaction belongs to; only the last is measured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +64,18 @@ struct Entry {
     /// Of a creation.
     contract: Address,
     holds_room: bool,
+    /// Receipts that the channel port pushed.
+    pushes: u32,
+    /// Position of the node it was sent to last.
+    node: usize,
+    /// Until it is seen: to be sent to another node.
+    kept: Option<Box<Prepared>>,
+}
+
+impl Entry {
+    fn is_seen(&self) -> bool {
+        self.receipts > 0 || self.pushes > 0
+    }
 }
 
 /// A receipt as the follower read it.
@@ -82,78 +91,6 @@ pub struct Sighting {
     pub contract: Address,
 }
 
-/// Counts of the measured phase.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Counts {
-    /// Sent at least once.
-    pub submitted: u64,
-    /// Their hash was returned.
-    pub acknowledged: u64,
-    /// Their receipt was seen.
-    pub committed: u64,
-    /// Committed without success.
-    pub failed: u64,
-    /// Given up after refusals.
-    pub refused: u64,
-    /// Lost their connection on the way.
-    pub unknown: u64,
-    /// Receipts of transactions of others, in any phase.
-    pub foreign: u64,
-}
-
-/// Figures and histories of one group, as the report reads them.
-pub struct Record {
-    /// Of the measured phase.
-    pub counts: Counts,
-    /// Refusals and lost connections by code, retried ones included, in any phase.
-    pub errors: BTreeMap<String, u64>,
-    /// Failures in blocks by cause, in any phase.
-    pub faults: BTreeMap<String, u64>,
-    /// Receipts by status, measured phase.
-    pub statuses: BTreeMap<u32, u64>,
-    /// Submit or due time to sighting in a block, µs.
-    pub latency: Histogram<u64>,
-    /// Submit or due time to acknowledgement, µs.
-    pub acknowledgement: Histogram<u64>,
-    /// Measured transactions that each block brought, and when.
-    pub commits: Vec<(Instant, u64)>,
-    /// First send of the measured phase.
-    pub first_submit: Option<Instant>,
-    /// What must not happen, in words.
-    pub problems: Vec<String>,
-    /// Further problems than those kept.
-    pub more_problems: u64,
-    /// Balance changes by committed transfers: by workload, then by account.
-    pub changes: Vec<Vec<i64>>,
-}
-
-impl Record {
-    /// Nothing happened yet.
-    pub fn new(workloads: &[&'static dyn Workload], accounts: u32) -> Self {
-        Self {
-            counts: Counts::default(),
-            errors: BTreeMap::new(),
-            faults: BTreeMap::new(),
-            statuses: BTreeMap::new(),
-            latency: histogram(),
-            acknowledgement: histogram(),
-            commits: Vec::new(),
-            first_submit: None,
-            problems: Vec::new(),
-            more_problems: 0,
-            changes: vec![vec![0; accounts as usize]; workloads.len()],
-        }
-    }
-
-    fn problem(&mut self, text: String) {
-        if self.problems.len() < MAX_PROBLEMS {
-            self.problems.push(text);
-        } else {
-            self.more_problems += 1;
-        }
-    }
-}
-
 struct Inner {
     entries: HashMap<B256, Entry>,
     /// Places taken in the closed loop's window.
@@ -165,16 +102,39 @@ struct Inner {
     record: Record,
 }
 
+impl Inner {
+    /// Moves an entry to another state; what was acknowledged stays so.
+    fn set_state(&mut self, hash: &B256, state: State) -> Option<&mut Entry> {
+        let Self { entries, awaited, unsure, record, .. } = self;
+        let entry = entries.get_mut(hash)?;
+        if entry.state == State::Acknowledged {
+            return Some(entry);
+        }
+        if !entry.is_seen() {
+            *unsure -= usize::from(entry.state == State::Unknown);
+            *unsure += usize::from(state == State::Unknown);
+            *awaited += usize::from(state == State::Acknowledged);
+        }
+        if entry.phase == Phase::Measured {
+            record.counts.unknown -= u64::from(entry.state == State::Unknown);
+            record.counts.unknown += u64::from(state == State::Unknown);
+            record.counts.acknowledged += u64::from(state == State::Acknowledged);
+        }
+        entry.state = state;
+        Some(entry)
+    }
+}
+
 /// See the module's text.
 pub struct Tracker {
     inner: Mutex<Inner>,
     changed: Condvar,
     height: AtomicU64,
+    /// Whether receipts come from blocks; else they are pushed.
+    reads_blocks: AtomicBool,
+    /// Whether each acknowledged transaction's receipt must be pushed: no session was lost, nothing was sent twice.
+    expects_pushes: AtomicBool,
     workloads: Vec<&'static dyn Workload>,
-}
-
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, MAX_LATENCY_US, 3).expect("constant bounds are valid")
 }
 
 fn micros(from: Instant, to: Instant) -> u64 {
@@ -186,49 +146,87 @@ impl Tracker {
     pub fn new(workloads: Vec<&'static dyn Workload>, accounts: u32) -> Self {
         let record = Record::new(&workloads, accounts);
         let inner = Inner { entries: HashMap::new(), in_flight: 0, awaited: 0, unsure: 0, record };
-        Self { inner: Mutex::new(inner), changed: Condvar::new(), height: AtomicU64::new(0), workloads }
+        Self {
+            inner: Mutex::new(inner),
+            changed: Condvar::new(),
+            height: AtomicU64::new(0),
+            reads_blocks: AtomicBool::new(true),
+            expects_pushes: AtomicBool::new(false),
+            workloads,
+        }
+    }
+
+    /// From now on the channel port pushes receipts; blocks are not read.
+    pub fn expect_pushes(&self) {
+        self.expects_pushes.store(true, Ordering::Release);
+        self.reads_blocks.store(false, Ordering::Release);
+    }
+
+    /// Receipts are read from blocks again, all of them.
+    pub fn read_blocks(&self) {
+        self.reads_blocks.store(true, Ordering::Release);
+    }
+
+    /// Some receipts will not be pushed: a session was lost, or a second node has a transaction.
+    pub fn miss_pushes(&self) {
+        self.expects_pushes.store(false, Ordering::Release);
+        self.read_blocks();
+    }
+
+    /// Whether blocks are to be read.
+    pub fn reads_blocks(&self) -> bool {
+        self.reads_blocks.load(Ordering::Acquire)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Height of the group's chain as last seen.
+    /// Greatest height of the group's chain that was seen.
     pub fn height(&self) -> u64 {
         self.height.load(Ordering::Relaxed)
     }
 
-    /// Remembers the height.
-    pub fn set_height(&self, height: u64) {
-        self.height.store(height, Ordering::Relaxed);
+    /// Some node showed this height.
+    pub fn raise_height(&self, height: u64) {
+        self.height.fetch_max(height, Ordering::Relaxed);
     }
 
-    /// Waits until `wanted` more transactions may be in flight and takes the places. False when that took longer than `patience`.
+    /// Waits until `wanted` more transactions may be in flight and takes the places. False, and nothing taken, when that took longer than
+    /// `patience`.
     pub fn take_room(&self, wanted: usize, window: usize, patience: Duration) -> bool {
         let guard = self.lock();
         let is_full = |inner: &mut Inner| inner.in_flight > 0 && inner.in_flight + wanted > window;
         let (mut guard, waited) = self.changed.wait_timeout_while(guard, patience, is_full).unwrap_or_else(PoisonError::into_inner);
-        guard.in_flight += wanted;
+        if !waited.timed_out() {
+            guard.in_flight += wanted;
+        }
         !waited.timed_out()
     }
 
-    /// Gives back places that were not used.
-    pub fn return_room(&self, unused: usize) {
-        self.lock().in_flight -= unused;
-        self.changed.notify_all();
-    }
-
-    /// The batch is about to be sent. Each transaction keeps the place it took, if `has_room`.
-    pub fn sent(&self, batch: &[Prepared], start: Instant, phase: Phase, has_room: HasRoom) {
+    /// The batch is about to be sent to the node at this position. Each transaction keeps the place it took, if `has_room`.
+    pub fn sent(&self, batch: &[Prepared], start: Instant, phase: Phase, has_room: HasRoom, node: usize) {
+        let has_room = has_room == HasRoom::Yes;
         let mut guard = self.lock();
         let inner = &mut *guard;
         if phase == Phase::Measured {
             inner.record.first_submit.get_or_insert_with(Instant::now);
-            inner.record.counts.submitted += batch.len() as u64;
         }
         for item in batch {
+            if item.is_resent {
+                self.miss_pushes();
+            }
+            inner.record.counts.resent += u64::from(item.is_resent && phase == Phase::Measured);
+            if let Some(entry) = inner.set_state(&item.hash, State::Sent) {
+                entry.node = node;
+                let needs_room = has_room && !entry.is_seen() && !entry.holds_room;
+                entry.holds_room |= needs_room;
+                inner.in_flight -= usize::from(has_room && !needs_room);
+                continue;
+            }
+            inner.record.counts.submitted += u64::from(phase == Phase::Measured);
             let entry = Entry {
-                start,
+                start: item.due.unwrap_or(start),
                 phase,
                 state: State::Sent,
                 workload: item.workload,
@@ -236,23 +234,27 @@ impl Tracker {
                 receipts: 0,
                 block: 0,
                 contract: Address::ZERO,
-                holds_room: has_room == HasRoom::Yes,
+                holds_room: has_room,
+                pushes: 0,
+                node,
+                kept: Some(Box::new(item.clone())),
             };
             inner.entries.insert(item.hash, entry);
         }
+        drop(guard);
+        self.changed.notify_all();
     }
 
-    /// The node returned these hashes.
+    /// The node returned these hashes, or said that it knows them.
     pub fn acknowledged(&self, hashes: &[B256], now: Instant) {
         let mut guard = self.lock();
-        let Inner { entries, awaited, record, .. } = &mut *guard;
+        let inner = &mut *guard;
         for hash in hashes {
-            let Some(entry) = entries.get_mut(hash) else { continue };
-            entry.state = State::Acknowledged;
-            *awaited += usize::from(entry.receipts == 0);
-            if entry.phase == Phase::Measured {
-                record.counts.acknowledged += 1;
-                record.acknowledgement.saturating_record(micros(entry.start, now).max(1));
+            let Some(entry) = inner.entries.get(hash).filter(|entry| entry.state != State::Acknowledged) else { continue };
+            let (start, phase) = (entry.start, entry.phase);
+            inner.set_state(hash, State::Acknowledged);
+            if phase == Phase::Measured {
+                inner.record.acknowledgement.saturating_record(micros(start, now).max(1));
             }
         }
     }
@@ -279,20 +281,38 @@ impl Tracker {
         self.changed.notify_all();
     }
 
-    /// The connection failed with these on the way.
+    /// The connection failed with these on the way, or a node refused what another may have.
     pub fn unknown(&self, hashes: &[B256], code: &str) {
         let mut guard = self.lock();
         let inner = &mut *guard;
         *inner.record.errors.entry(code.to_owned()).or_default() += hashes.len() as u64;
         for hash in hashes {
-            let Some(entry) = inner.entries.get_mut(hash) else { continue };
-            entry.state = State::Unknown;
-            inner.unsure += usize::from(entry.receipts == 0);
-            inner.in_flight -= usize::from(std::mem::take(&mut entry.holds_room));
-            inner.record.counts.unknown += u64::from(entry.phase == Phase::Measured);
+            let Some(entry) = inner.set_state(hash, State::Unknown) else { continue };
+            let held = std::mem::take(&mut entry.holds_room);
+            inner.in_flight -= usize::from(held);
         }
         drop(guard);
         self.changed.notify_all();
+    }
+
+    /// What the node at this position acknowledged and no block has shown: to be sent to another. Without a node: what is unknown.
+    pub fn orphans(&self, of_node: Option<usize>) -> Vec<Prepared> {
+        let mut guard = self.lock();
+        let Inner { entries, in_flight, .. } = &mut *guard;
+        let is_orphan = |entry: &&mut Entry| match of_node {
+            Some(node) => entry.state == State::Acknowledged && entry.node == node && !entry.is_seen(),
+            None => entry.state == State::Unknown && !entry.is_seen(),
+        };
+        let mut orphans = Vec::new();
+        for entry in entries.values_mut().filter(is_orphan) {
+            let Some(kept) = &entry.kept else { continue };
+            *in_flight -= usize::from(std::mem::take(&mut entry.holds_room));
+            orphans.push(Prepared { is_resent: true, ..(**kept).clone() });
+        }
+        drop(guard);
+        self.changed.notify_all();
+        orphans.sort_by_key(|item| item.id);
+        orphans
     }
 
     /// Notes what must not happen.
@@ -305,26 +325,62 @@ impl Tracker {
         let mut guard = self.lock();
         let measured: u64 = receipts.iter().map(|receipt| u64::from(self.saw_receipt(&mut guard, number, receipt, now))).sum();
         if measured > 0 {
-            guard.record.commits.push((now, measured));
+            guard.record.commit(number, now, measured);
         }
         drop(guard);
         self.changed.notify_all();
     }
 
-    /// True if the receipt is the first of a measured transaction.
+    /// The channel port pushed these receipts, each with the number of its block.
+    pub fn saw_pushes(&self, receipts: &[(Sighting, u64)], now: Instant) {
+        let mut guard = self.lock();
+        for (receipt, number) in receipts {
+            let Inner { entries, record, .. } = &mut *guard;
+            let Some(entry) = entries.get_mut(&receipt.hash) else { continue };
+            let is_first = !entry.is_seen();
+            self.raise_height(*number);
+            entry.pushes += 1;
+            record.counts.pushed += u64::from(entry.phase == Phase::Measured);
+            if entry.pushes > 1 && self.expects_pushes.load(Ordering::Acquire) {
+                record.problem(format!("the receipt of {} was pushed {} times", receipt.hash, entry.pushes));
+            }
+            if !is_first && entry.block != *number {
+                record.problem(format!("{} is in block {}, its pushed receipt names block {number}", receipt.hash, entry.block));
+            }
+            if is_first && self.settle_entry(&mut guard, *number, receipt, now) {
+                guard.record.commit(*number, now, 1);
+            }
+        }
+        drop(guard);
+        self.changed.notify_all();
+    }
+
+    /// True if the receipt is the first sign of a measured transaction.
     fn saw_receipt(&self, inner: &mut Inner, number: u64, receipt: &Sighting, now: Instant) -> bool {
-        let Inner { entries, in_flight, awaited, unsure, record } = inner;
+        let Inner { entries, record, .. } = inner;
         let Some(entry) = entries.get_mut(&receipt.hash) else {
             record.counts.foreign += 1;
             return false;
         };
+        let is_first = !entry.is_seen();
         entry.receipts += 1;
         if entry.receipts > 1 {
             record.problem(format!("{} has {} receipts: in block {} and in block {number}", receipt.hash, entry.receipts, entry.block));
             return false;
         }
+        if !is_first && entry.block != number {
+            record.problem(format!("{} is in block {number}, its pushed receipt named block {}", receipt.hash, entry.block));
+        }
+        is_first && self.settle_entry(inner, number, receipt, now)
+    }
+
+    /// The first sign that a transaction is in a block; true if it is a measured one. Its counters say already that it is seen.
+    fn settle_entry(&self, inner: &mut Inner, number: u64, receipt: &Sighting, now: Instant) -> bool {
+        let Inner { entries, in_flight, awaited, unsure, record } = inner;
+        let Some(entry) = entries.get_mut(&receipt.hash) else { return false };
         entry.block = number;
         entry.contract = receipt.contract;
+        entry.kept = None;
         *in_flight -= usize::from(std::mem::take(&mut entry.holds_room));
         *awaited -= usize::from(entry.state == State::Acknowledged);
         *unsure -= usize::from(entry.state == State::Unknown);
@@ -358,26 +414,42 @@ impl Tracker {
         is_measured
     }
 
-    /// Waits until each acknowledged transaction was seen in a block. Gives up when none was for `patience`.
-    pub fn settle(&self, patience: Duration) {
+    /// Waits until each acknowledged transaction was seen, true, or none was for `patience`, false.
+    pub fn settle(&self, patience: Duration) -> bool {
         let mut guard = self.lock();
         loop {
             let before = guard.awaited;
             if before == 0 {
-                return;
+                return true;
             }
             let no_news = |inner: &mut Inner| inner.awaited >= before;
             let (next, waited) = self.changed.wait_timeout_while(guard, patience, no_news).unwrap_or_else(PoisonError::into_inner);
             guard = next;
             if waited.timed_out() {
-                return;
+                return false;
             }
         }
+    }
+
+    /// How many acknowledged transactions were not seen yet.
+    pub fn awaited(&self) -> usize {
+        self.lock().awaited
     }
 
     /// Acknowledged transactions that no block has shown.
     pub fn missing(&self) -> Vec<B256> {
         self.hashes(|entry| entry.state == State::Acknowledged && entry.receipts == 0)
+    }
+
+    /// Measured transactions whose receipt should have been pushed and was not.
+    pub fn missing_pushes(&self) -> usize {
+        if !self.expects_pushes.load(Ordering::Acquire) {
+            return 0;
+        }
+        let is_unpushed = |entry: &&Entry| {
+            entry.phase == Phase::Measured && entry.state == State::Acknowledged && entry.receipts > 0 && entry.pushes == 0
+        };
+        self.lock().entries.values().filter(is_unpushed).count()
     }
 
     /// Acknowledged transactions that were seen, with their blocks: at most `limit`, in no order.
@@ -398,7 +470,7 @@ impl Tracker {
 
     /// The contract that a seen creation made.
     pub fn created(&self, hash: &B256) -> Option<Address> {
-        self.lock().entries.get(hash).filter(|entry| entry.receipts > 0).map(|entry| entry.contract)
+        self.lock().entries.get(hash).filter(|entry| entry.is_seen()).map(|entry| entry.contract)
     }
 
     /// Reads the record.

@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use millrace_base::{B256, VerifiedTx};
+use millrace_base::{B256, U256, VerifiedTx};
 
 use super::Submitter;
 use super::refusal::Reason;
@@ -304,8 +304,16 @@ impl Queue {
         self.reserved = reserved;
     }
 
-    /// Hands out waiting transactions, oldest first, until one does not fit. The first fits always, so that none can block the others.
-    pub(super) fn take(&mut self, wish: Wish, moment: Moment, out: &mut Vec<VerifiedTx>, leaving: &mut Vec<Leaving>) {
+    /// Hands out waiting transactions with a free nonce, oldest first, until one does not fit. The first fits always, so that none can
+    /// block the others.
+    pub(super) fn take(
+        &mut self,
+        wish: Wish,
+        moment: Moment,
+        is_free: impl Fn(&U256) -> bool,
+        out: &mut Vec<VerifiedTx>,
+        leaving: &mut Vec<Leaving>,
+    ) {
         let (mut node, mut count, mut bytes) = (self.first, 0, 0_usize);
         while node != NIL && count < wish.count {
             let slot = &self.slots[node as usize];
@@ -316,7 +324,7 @@ impl Queue {
                     leaving.push(Leaving { transaction: transaction.clone(), ticket });
                     self.unlink(node, Place::Leaving);
                 }
-            } else if slot.block_limit >= wish.height {
+            } else if slot.block_limit >= wish.height && is_free(&transaction.fields().nonce) {
                 bytes = bytes.saturating_add(transaction.encoded().len());
                 if bytes > wish.bytes && count > 0 {
                     break;

@@ -194,7 +194,7 @@ fn transactions_of_a_dead_proposal_come_back_at_their_old_place() {
     pool.give_back(&[B256::ZERO]);
     assert_eq!(nonces(&pool.take(7, 10, usize::MAX, 0)), [0, 1, 3, 4, 5]);
     assert_eq!(pool.counters().given_back, 3);
-    pool.void_above(6);
+    pool.void_above(6, 0);
     assert_eq!(nonces(&pool.take(8, 10, usize::MAX, 0)), [0, 1, 2, 3, 4, 5]);
 }
 
@@ -213,7 +213,7 @@ fn claimed_transactions_are_not_handed_out() {
     assert_eq!(claimed, [Some(transaction(2)), None, Some(transaction(0))]);
     assert_eq!(nonces(&pool.take(7, 10, usize::MAX, 0)), [1, 3]);
     pool.claim(8, &[transaction(2).hash()]);
-    pool.void_above(6);
+    pool.void_above(6, 0);
     assert_eq!(nonces(&pool.take(7, 10, usize::MAX, 0)), [1, 2, 3]);
 }
 
@@ -321,6 +321,77 @@ fn memory_of_a_busy_time_is_given_back() {
     pool.give_back(&hashes(&taken));
     pool.admit(transaction(9_000), ALICE, 0).unwrap();
     assert_eq!(nonces(&pool.take(7, 5, usize::MAX, 0)), [9_000]);
+}
+
+#[test]
+fn sets_are_judged_by_their_height_and_not_by_the_head() {
+    let nonce = |nonce: u64| B256::from(U256::from(nonce));
+    let ahead = TxPool::new(config(), 1_005, &[(7, vec![nonce(7)]), (8, vec![nonce(8)]), (1_005, vec![nonce(1_005)])]);
+    let behind = TxPool::new(config(), 1_003, &[(5, vec![nonce(5)]), (7, vec![nonce(7)]), (8, vec![nonce(8)])]);
+    let in_flight_behind = |used: &U256| *used == U256::from(1_005);
+    let at = |nonce: u64, block_limit: u64| Shape { block_limit: U256::from(block_limit), ..Shape::new(nonce) }.verified();
+    let cases = [
+        (at(5, 1_100), true),
+        (at(7, 1_100), true),
+        (at(8, 1_100), false),
+        (at(1_005, 1_100), false),
+        (at(9, 1_007), false),
+        (at(9, 1_008), true),
+        (at(9, 2_007), true),
+        (at(9, 2_008), false),
+    ];
+    for (transaction, fits) in cases {
+        let set = [transaction];
+        let verdict = ahead.judge(1_008, &set, |_| false);
+        assert_eq!(verdict == Verdict::Fit, fits, "{verdict:?}");
+        assert_eq!(behind.judge(1_008, &set, in_flight_behind), verdict);
+    }
+    assert_eq!(ahead.judge(1_005, &[], |_| false), Verdict::Passed);
+    assert!(matches!(ahead.judge(1_006, &[at(7, 1_100)], |_| false), Verdict::Unfit(_)), "7 is in the window of 1,006");
+}
+
+#[test]
+fn oversized_sets_are_unfit_but_a_single_large_transaction_is_not() {
+    let pool = pool_of(0);
+    let large = |nonce: u64| Shape { data_len: 4_000_000, ..Shape::new(nonce) }.verified();
+    let seven: Vec<_> = (0..7).map(large).collect();
+    assert!(matches!(pool.judge(6, &seven, |_| false), Verdict::Unfit(reason) if reason.contains("bytes")));
+    assert_eq!(pool.judge(6, &seven[..6], |_| false), Verdict::Fit);
+    pool.want(6, &hashes(&seven));
+    let kept = seven.iter().filter(|one| pool.admit((*one).clone(), Submitter::REPAIR, 0).is_ok()).count();
+    assert_eq!(kept, 7, "one more than fits is kept, so that the proposal can be judged");
+    pool.want(6, &[large(8).hash()]);
+    assert!(pool.admit(large(8), Submitter::REPAIR, 0).is_err());
+}
+
+#[test]
+fn full_pool_takes_in_what_a_proposal_wants_and_nothing_else_from_peers() {
+    let pool = TxPool::new(PoolConfig { count_limit: 2, ..config() }, 5, &[]);
+    pool.admit(transaction(1), ALICE, 0).unwrap();
+    pool.admit(transaction(2), BOB, 0).unwrap();
+    let rival = Shape { salt: 1, ..Shape::new(1) }.verified();
+    pool.want(6, &[rival.hash(), transaction(3).hash()]);
+    assert!(pool.admit(transaction(4), Submitter::REPAIR, 0).is_err());
+    pool.admit(rival.clone(), Submitter::REPAIR, 0).unwrap();
+    pool.admit(transaction(3), Submitter::REPAIR, 0).unwrap();
+    assert_eq!((pool.count(), pool.shelved(), pool.arrivals()), (2, 2, 2));
+    let claimed = pool.claim(6, &[transaction(3).hash(), rival.hash()]);
+    assert_eq!(claimed, [Some(transaction(3)), Some(rival.clone())]);
+    let superseded = pool.on_committed(6, &[transaction(3), rival]);
+    assert_eq!(superseded, [transaction(1)], "the proposal's transaction wins over the one that waited");
+    assert_eq!((pool.count(), pool.shelved()), (1, 0));
+}
+
+#[test]
+fn what_a_void_proposal_was_given_comes_into_the_pool() {
+    let pool = pool_of(0);
+    pool.want(7, &[transaction(3).hash()]);
+    pool.admit(transaction(3), Submitter::REPAIR, 0).unwrap();
+    pool.void_above(7, 0);
+    assert_eq!((pool.waiting(), pool.shelved()), (0, 1));
+    pool.void_above(6, 0);
+    assert_eq!((pool.waiting(), pool.shelved()), (1, 0));
+    assert_eq!(nonces(&pool.take(7, 10, usize::MAX, 0)), [3]);
 }
 
 /// Replays what a reference node refused, as far as the pool decides it.

@@ -59,6 +59,26 @@ impl NonceWindow {
         self.places.find(spread(wanted), same).is_some()
     }
 
+    /// Whether a block from `first` to `last` used the nonce.
+    pub(super) fn was_used(&self, nonce: &U256, hash: u64, first: u64, last: u64) -> bool {
+        let wanted = fingerprint(hash);
+        let same = |place: &&Place| place.fingerprint == wanted && self.at(place.position) == Some(nonce);
+        let mut heights = self.places.iter_hash(spread(wanted)).filter(same).filter_map(|place| self.height_of(place.position));
+        heights.any(|height| height >= first && height <= last)
+    }
+
+    /// The block that used the nonce at a position. A walk over the runs, for nonces that were found, which is rare.
+    fn height_of(&self, position: u32) -> Option<u64> {
+        let mut index = position.wrapping_sub(self.front);
+        for run in &self.runs {
+            if index < run.count {
+                return Some(run.height);
+            }
+            index -= run.count;
+        }
+        None
+    }
+
     fn at(&self, position: u32) -> Option<&U256> {
         self.ring.get(position.wrapping_sub(self.front) as usize)
     }

@@ -158,6 +158,11 @@ impl LedgerView for Ledger {
 
     fn sync_status(&self) -> SyncStatus {
         let head = self.head();
-        SyncStatus { is_syncing: false, known_highest_number: head.number, known_latest_hash: head.hash, peers: Vec::new() }
+        let status = self.sync.read().clone();
+        if status.known_highest_number > head.number {
+            return status;
+        }
+        // What sync said last is older than the head.
+        SyncStatus { known_highest_number: head.number, known_latest_hash: head.hash, ..status }
     }
 }

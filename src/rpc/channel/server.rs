@@ -25,7 +25,6 @@ use tokio::sync::watch;
 use super::access::AllowLists;
 use super::amop::{AmopPeers, PeerMessage};
 use super::hub::{Hub, Parts, Wire};
-use super::quota::Quotas;
 use super::topics::TopicBoard;
 use super::transport::{self, Limits, Transport};
 use crate::gateway::{Gateway, GatewayConfig};
@@ -44,8 +43,6 @@ pub struct ChannelConfig {
     pub gateway: GatewayConfig,
     /// Who may see which group.
     pub access: AllowLists,
-    /// Rates.
-    pub quotas: Quotas,
     /// `event_filter.max_block_range` of each group; absent or zero for no limit.
     pub max_block_range: BTreeMap<GroupId, u64>,
 }
@@ -60,7 +57,6 @@ impl ChannelConfig {
             limits: Limits::default(),
             gateway: GatewayConfig::default(),
             access: AllowLists::default(),
-            quotas: Quotas::default(),
             max_block_range: BTreeMap::new(),
         }
     }
@@ -110,7 +106,7 @@ impl ChannelServer {
             node,
             runtime: runtime.handle().clone(),
             access: config.access,
-            quotas: config.quotas,
+            quotas: Arc::clone(&config.gateway.quotas),
             board: config.gateway.topics.clone(),
             peers: Arc::clone(&peers),
             max_block_range: config.max_block_range,

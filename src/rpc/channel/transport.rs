@@ -5,7 +5,6 @@
 //! [`super::hub`], which sees it through [`Wire`].
 
 mod connection;
-mod counts;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -21,7 +20,7 @@ use tokio::sync::{Notify, watch};
 
 use super::hub::{Hub, Reading, Wire};
 use super::topics::SessionId;
-use counts::Counts;
+use crate::counts::{Caps, Counts};
 
 /// Bounds of the sockets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,7 +96,8 @@ pub struct Transport {
 impl Transport {
     /// Without connections.
     pub fn new(tls: Arc<ServerConfig>, limits: Limits) -> Arc<Self> {
-        let counts = Counts::new(&limits);
+        let Limits { connections, connections_per_address, handshakes_per_address, .. } = limits;
+        let counts = Counts::new(Caps { connections, connections_per_address, handshakes_per_address });
         Arc::new(Self {
             tls,
             limits,

@@ -3,6 +3,7 @@
 mod amop;
 mod hostile;
 mod node;
+mod pitfalls;
 mod pki;
 mod pushes;
 mod replay;

@@ -1,6 +1,7 @@
 //! A node whose answers are set by the test.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use millrace_base::{Address, B256, Block, Bytes, GroupId, NodeId, RawTx, Refusal, TransactionStatus, U256, VerifiedTx, hex};
@@ -170,8 +171,29 @@ impl NodeView for FakeNode {
     fn group_status(&self, group: GroupId) -> GroupStatus {
         self.state.lock().unwrap().statuses.get(&group.get()).copied().unwrap_or(GroupStatus::Inexistent)
     }
+    fn change_group(&self, group: GroupId, change: GroupChange) -> Result<(), GroupChangeError> {
+        let next = match change {
+            GroupChange::Generate(_) | GroupChange::Stop | GroupChange::Recover => GroupStatus::Stopped,
+            GroupChange::Start => GroupStatus::Running,
+            GroupChange::Remove => GroupStatus::Deleted,
+        };
+        self.state.lock().unwrap().statuses.insert(group.get(), next);
+        Ok(())
+    }
     fn peers(&self) -> Vec<NodeInfo> {
         Vec::new()
+    }
+    fn add_peers(&self, peers: &[SocketAddr]) -> Result<usize, String> {
+        let known = &mut self.state.lock().unwrap().configured_peers;
+        let unknown: Vec<_> = peers.iter().map(SocketAddr::to_string).filter(|peer| !known.contains(peer)).collect();
+        known.extend_from_slice(&unknown);
+        Ok(unknown.len())
+    }
+    fn erase_peers(&self, peers: &[SocketAddr]) -> Result<usize, String> {
+        let known = &mut self.state.lock().unwrap().configured_peers;
+        let before = known.len();
+        known.retain(|known| !peers.iter().any(|peer| peer.to_string() == *known));
+        Ok(before - known.len())
     }
     fn configured_peers(&self) -> Vec<String> {
         self.state.lock().unwrap().configured_peers.clone()

@@ -19,7 +19,7 @@ fn receipt(mark: u8, status: u32) -> Sighting {
 fn send(tracker: &Tracker, marks: &[u8]) {
     let batch: Vec<Prepared> = marks.iter().map(|mark| item(*mark)).collect();
     assert!(tracker.take_room(batch.len(), 100, Duration::from_secs(1)));
-    tracker.sent(&batch, Instant::now(), Phase::Measured, HasRoom::Yes);
+    tracker.sent(&batch, Instant::now(), Phase::Measured, HasRoom::Yes, 0);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_refused_transaction_frees_its_place_and_must_not_be_committed() {
 }
 
 fn send_and_see(tracker: &Tracker) {
-    tracker.sent(&[item(2)], Instant::now(), Phase::Measured, HasRoom::No);
+    tracker.sent(&[item(2)], Instant::now(), Phase::Measured, HasRoom::No, 0);
     tracker.saw_block(5, &[receipt(2, 0)], Instant::now());
 }
 
@@ -104,4 +104,62 @@ fn the_window_holds_back_what_exceeds_it() {
     let tracker = tracker();
     assert!(tracker.take_room(60, 100, Duration::ZERO));
     assert!(!tracker.take_room(60, 100, Duration::from_millis(1)));
+}
+
+fn push(mark: u8, block: u64) -> (Sighting, u64) {
+    (receipt(mark, 0), block)
+}
+
+fn resend(tracker: &Tracker, mark: u8, node: usize) {
+    tracker.sent(&[Prepared { is_resent: true, ..item(mark) }], Instant::now(), Phase::Measured, HasRoom::No, node);
+}
+
+#[test]
+fn what_another_node_takes_over_is_one_transaction() {
+    let tracker = tracker();
+    send(&tracker, &[1, 2]);
+    tracker.acknowledged(&[B256::repeat_byte(1)], Instant::now());
+    tracker.unknown(&[B256::repeat_byte(2)], "connection");
+    let orphans = tracker.orphans(Some(0));
+    assert_eq!(orphans.iter().map(|item| (item.hash, item.is_resent)).collect::<Vec<_>>(), [(B256::repeat_byte(1), true)]);
+    assert!(tracker.orphans(Some(1)).is_empty() && tracker.orphans(None).len() == 1);
+    for mark in [1, 2] {
+        resend(&tracker, mark, 1);
+        tracker.acknowledged(&[B256::repeat_byte(mark)], Instant::now());
+    }
+    tracker.saw_block(5, &[receipt(1, 0), receipt(2, 0)], Instant::now());
+    assert!(tracker.settle(Duration::ZERO) && !tracker.has_unsure() && tracker.orphans(Some(1)).is_empty());
+    assert!(tracker.take_room(100, 100, Duration::ZERO));
+    tracker.with_record(|record| {
+        let counts = record.counts;
+        assert_eq!((counts.submitted, counts.acknowledged, counts.unknown, counts.resent, counts.committed), (2, 2, 0, 2, 2));
+    });
+}
+
+#[test]
+fn an_acknowledged_transaction_that_no_node_took_over_stays_missing() {
+    let tracker = tracker();
+    send(&tracker, &[1]);
+    tracker.acknowledged(&[B256::repeat_byte(1)], Instant::now());
+    resend(&tracker, 1, 1);
+    tracker.unknown(&[B256::repeat_byte(1)], "28");
+    assert_eq!(tracker.missing(), [B256::repeat_byte(1)]);
+}
+
+#[test]
+fn pushed_receipts_count_once_and_must_agree_with_their_block() {
+    let tracker = tracker();
+    tracker.expect_pushes();
+    send(&tracker, &[1, 2, 3]);
+    tracker.acknowledged(&[1, 2, 3].map(B256::repeat_byte), Instant::now());
+    tracker.saw_pushes(&[push(1, 5), push(2, 5)], Instant::now());
+    tracker.read_blocks();
+    tracker.saw_block(5, &[receipt(1, 0), receipt(2, 0), receipt(3, 0)], Instant::now());
+    assert_eq!(tracker.missing_pushes(), 1);
+    tracker.with_record(|record| {
+        assert_eq!((record.counts.committed, record.counts.pushed, record.commits.len()), (3, 2, 1));
+        assert!(record.problems.is_empty());
+    });
+    tracker.saw_pushes(&[push(3, 6), push(1, 5)], Instant::now());
+    tracker.with_record(|record| assert_eq!(record.problems.len(), 2));
 }

@@ -38,7 +38,7 @@ fn seal(pool: &TxPool) -> Vec<B256> {
         }
         let kept = taken.len() - taken.len() / 10;
         if height % 3 == 0 {
-            pool.void_above(height + 1);
+            pool.void_above(height + 1, 0);
         }
         height += 1;
         assert!(pool.on_committed(height, &taken[..kept]).is_empty());

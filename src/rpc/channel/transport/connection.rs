@@ -16,11 +16,11 @@ use rustls::ServerConnection;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::counts::Place;
 use super::{Handle, Transport};
 use crate::channel::frame::Assembler;
 use crate::channel::tls::{self, explain};
 use crate::channel::topics::SessionId;
+use crate::counts::Place;
 use crate::limits::{ASSEMBLY_BUDGET_BYTES, ASSEMBLY_FREE_BYTES};
 
 /// Bytes read from the socket at a time: one full TLS record and its frame.
@@ -31,7 +31,7 @@ pub async fn serve(transport: Arc<Transport>, stream: TcpStream, peer: SocketAdd
     // Each frame is one write; waiting to merge them only adds delay.
     let _ = stream.set_nodelay(true);
     let Ok(tls) = ServerConnection::new(Arc::clone(&transport.tls)) else { return };
-    let mut link = Link { stream, tls, out: Vec::new(), sent: 0, buffer: vec![0; READ_BYTES].into() };
+    let mut link = Link { stream, tls, out: Vec::new(), sent: 0, buffer: vec![0; READ_BYTES].into(), plain: Vec::new() };
     match timeout(transport.limits.handshake, link.handshake()).await {
         Ok(Ok(())) => place.settle(),
         Ok(Err(refusal)) => return tracing::warn!(%peer, "channel handshake failed: {refusal}"),
@@ -59,6 +59,8 @@ struct Link {
     /// Bytes of `out` that are written.
     sent: usize,
     buffer: Box<[u8]>,
+    /// Decrypted bytes that no frame was made of: at most what one read brings.
+    plain: Vec<u8>,
 }
 
 impl Link {
@@ -130,6 +132,11 @@ impl Link {
                 break;
             }
             self.tls.process_new_packets().map_err(ReadError::Tls)?;
+            // The library holds 16 KiB of plain bytes at most and fails with more: a burst of frames has more.
+            match self.tls.reader().read_to_end(&mut self.plain) {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(ReadError::Socket(error)),
+                _ => {}
+            }
         }
         Ok(Some(read))
     }
@@ -208,19 +215,26 @@ impl Session<'_> {
 
     /// Hands on the frames that are complete.
     fn take_frames(&mut self, link: &mut Link) -> Result<(), String> {
+        self.add(&link.plain)?;
+        link.plain.clear();
         loop {
             let mut plain = [0; 4 << 10];
             match link.tls.reader().read(&mut plain) {
                 Ok(0) => return Err("closed by the client".into()),
-                Ok(read) => self.assembler.add(&plain[..read]),
+                Ok(read) => self.add(&plain[..read])?,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error.to_string()),
             }
-            while let Some(frame) = self.assembler.next_frame().map_err(|error| error.to_string())? {
-                self.transport.hub().frame(self.id, frame);
-            }
         }
         self.account()
+    }
+
+    fn add(&mut self, plain: &[u8]) -> Result<(), String> {
+        self.assembler.add(plain);
+        while let Some(frame) = self.assembler.next_frame().map_err(|error| error.to_string())? {
+            self.transport.hub().frame(self.id, frame);
+        }
+        Ok(())
     }
 
     /// Large incomplete frames of all connections together have a budget; whoever exceeds it has to come back.

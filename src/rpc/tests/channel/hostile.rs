@@ -62,6 +62,19 @@ fn client_that_does_not_read_loses_its_session_and_the_others_do_not_notice() {
 }
 
 #[test]
+fn frames_that_come_in_one_burst_are_all_answered() {
+    let port = Port::start(ChainNode::new(5, Box::new(plain)));
+    let mut sdk = port.sdk();
+    let ask = json!({"jsonrpc": "2.0", "method": "getBlockNumber", "params": [1], "id": 1}).to_string().into_bytes();
+    let sequence = |number: u32| format!("{number:032}").into_bytes().try_into().unwrap();
+    let burst: Vec<u8> = (0..1_000).flat_map(|number| Frame::new(kind::RPC, sequence(number), ask.clone()).encode()).collect();
+    sdk.write(&burst);
+    let mut answered: Vec<_> = (0..1_000).map(|_| sdk.receive_kind(kind::RPC).sequence).collect();
+    answered.sort_unstable();
+    assert!((0..1_000).zip(answered).all(|(number, answered)| answered == sequence(number)));
+}
+
+#[test]
 fn client_that_reads_late_gets_all_event_logs_although_little_is_queued() {
     let log = LogEntry { address: Address::ZERO, topics: Vec::new(), data: vec![1; 50_000].into() };
     let port = Port::start(ChainNode::new(5, Box::new(move |_| (with_logs(vec![log.clone(); 10]), None))));

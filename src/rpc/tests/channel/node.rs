@@ -1,6 +1,7 @@
 //! A node that makes a block of every transaction it accepts, with the checks of a pool that clients see.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
 
 use millrace_base::{
@@ -153,6 +154,11 @@ impl ChainNode {
         self.ledgers[&1].head().number
     }
 
+    /// Queries of group 1 wait for as long as the guard lives.
+    pub fn hold_queries(&self) -> impl Drop + '_ {
+        self.ledgers[&1].chain.lock().unwrap()
+    }
+
     fn commit(&self, group: GroupId, transactions: Vec<VerifiedTx>) {
         let ledger = &self.ledgers[&group.get()];
         let committed = {
@@ -228,6 +234,15 @@ impl NodeView for View {
     }
     fn configured_peers(&self) -> Vec<String> {
         Vec::new()
+    }
+    fn change_group(&self, _: GroupId, _: GroupChange) -> Result<(), GroupChangeError> {
+        Err(GroupChangeError::Failed("not of this node".into()))
+    }
+    fn add_peers(&self, _: &[SocketAddr]) -> Result<usize, String> {
+        Err("not of this node".into())
+    }
+    fn erase_peers(&self, _: &[SocketAddr]) -> Result<usize, String> {
+        Err("not of this node".into())
     }
     fn submit(&self, submissions: Vec<Submission>) {
         let node = Arc::clone(&self.0);

@@ -14,9 +14,9 @@ use super::{PATIENCE, Port};
 use crate::channel::access::{AllowLists, Identity};
 use crate::channel::amop::NoPeers;
 use crate::channel::frame::{Frame, kind};
-use crate::channel::quota::{Quotas, Rate};
 use crate::channel::tls;
 use crate::limits::{EVENT_PUSH_BYTES, MAX_SESSION_FILTERS};
+use crate::quota::{Quotas, Rate};
 
 const QUIET: Duration = Duration::from_millis(150);
 
@@ -309,7 +309,8 @@ fn rsa_client_is_named_in_a_list_by_the_digest_of_its_key() {
 #[test]
 fn requests_above_the_rate_are_refused_but_the_version_is_always_told() {
     let quotas = Quotas { requests: Some(Rate::new(3)), ..Quotas::default() };
-    let port = Port::start_with(ChainNode::new(5, Box::new(plain)), Arc::new(NoPeers), move |config| config.quotas = quotas);
+    let port =
+        Port::start_with(ChainNode::new(5, Box::new(plain)), Arc::new(NoPeers), move |config| config.gateway.quotas = Arc::new(quotas));
     let mut sdk = port.sdk();
     let codes: Vec<_> = (0..6).map(|_| sdk.call("getBlockNumber", json!([1]))["error"]["code"].clone()).collect();
     assert_eq!(codes.iter().filter(|code| **code == json!(-40011)).count(), 3, "{codes:?}");

@@ -1,4 +1,6 @@
-//! Counts connections and handshakes, in all and of each address. Of IPv6 the /64 counts: one host commands a whole one.
+//! Counts connections and handshakes of a door, in all and of each address. Of IPv6 the /64 counts: one host commands a whole one.
+//!
+//! Invariant: no address takes all places, so that others are let in. Used by [`crate::server`] and [`crate::channel`].
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,7 +8,16 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::Limits;
+/// How many are let in.
+#[derive(Clone, Copy, Debug)]
+pub struct Caps {
+    /// Connections, handshakes included.
+    pub connections: usize,
+    /// Connections of one address.
+    pub connections_per_address: usize,
+    /// Handshakes in progress of one address.
+    pub handshakes_per_address: usize,
+}
 
 #[derive(Clone, Copy, Default)]
 struct OfAddress {
@@ -15,7 +26,7 @@ struct OfAddress {
 }
 
 struct State {
-    limits: Limits,
+    caps: Caps,
     total: usize,
     of_address: HashMap<IpAddr, OfAddress>,
 }
@@ -39,23 +50,23 @@ fn counted(address: IpAddr) -> IpAddr {
 
 impl Counts {
     /// Nothing is open.
-    pub fn new(limits: &Limits) -> Self {
-        Self(Arc::new(Mutex::new(State { limits: *limits, total: 0, of_address: HashMap::new() })))
+    pub fn new(caps: Caps) -> Self {
+        Self(Arc::new(Mutex::new(State { caps, total: 0, of_address: HashMap::new() })))
     }
 
     /// Counts a connection that begins its handshake, or says which limit is reached.
     pub fn enter(&self, address: IpAddr) -> Result<Place, &'static str> {
         let address = counted(address);
         let mut state = self.0.lock();
-        let limits = state.limits;
-        if state.total >= limits.connections {
+        let caps = state.caps;
+        if state.total >= caps.connections {
             return Err("too many connections are open");
         }
         let of_address = state.of_address.get(&address).copied().unwrap_or_default();
-        if of_address.connections >= limits.connections_per_address {
+        if of_address.connections >= caps.connections_per_address {
             return Err("too many connections of this address are open");
         }
-        if of_address.handshakes >= limits.handshakes_per_address {
+        if of_address.handshakes >= caps.handshakes_per_address {
             return Err("too many handshakes of this address are in progress");
         }
         state.total += 1;
@@ -97,8 +108,7 @@ mod tests {
 
     #[test]
     fn each_limit_holds_and_places_come_back() {
-        let limits = Limits { connections: 4, connections_per_address: 3, handshakes_per_address: 2, ..Limits::default() };
-        let counts = Counts::new(&limits);
+        let counts = Counts::new(Caps { connections: 4, connections_per_address: 3, handshakes_per_address: 2 });
         let enter = |address: &str| counts.enter(address.parse().unwrap());
         let (mut first, second) = (enter("10.0.0.1").unwrap(), enter("10.0.0.1").unwrap());
         assert!(enter("10.0.0.1").is_err(), "two handshakes");
@@ -115,7 +125,7 @@ mod tests {
 
     #[test]
     fn neighbours_of_an_ipv6_network_share_their_places() {
-        let counts = Counts::new(&Limits { handshakes_per_address: 1, ..Limits::default() });
+        let counts = Counts::new(Caps { connections: 9, connections_per_address: 9, handshakes_per_address: 1 });
         let _first = counts.enter("2001:db8::1".parse().unwrap()).unwrap();
         assert!(counts.enter("2001:db8::ffff:1".parse().unwrap()).is_err());
         assert!(counts.enter("2001:db8:0:1::1".parse().unwrap()).is_ok());

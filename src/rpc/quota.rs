@@ -1,9 +1,11 @@
 //! Rates: how many requests a second are let in, for the whole node and for each group (`flow_control.limit_req`), and how many bytes
 //! of AMOP leave it (`flow_control.outgoing_bandwidth_limit`).
 //!
-//! A token bucket that holds one second's worth, so that a burst after silence is let in. Time is a parameter.
+//! Invariant: the doors of a node share one [`Quotas`], so that a client gains nothing by going to another door. A token bucket holds one
+//! second's worth, so that a burst after silence is let in. Checked by [`crate::gateway`] and [`crate::channel`].
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use millrace_base::GroupId;
 use parking_lot::Mutex;
@@ -47,28 +49,49 @@ impl Rate {
     }
 }
 
-/// Rates of the channel port. What is absent is unlimited.
-#[derive(Debug, Default)]
+/// Rates of a node. What is absent is unlimited.
+#[derive(Debug)]
 pub struct Quotas {
-    /// Requests a second, all groups together.
+    /// Requests a second, all groups and doors together.
     pub requests: Option<Rate>,
     /// Requests a second of single groups.
     pub group_requests: BTreeMap<GroupId, Rate>,
     /// Bytes a second of AMOP messages.
     pub amop_bytes: Option<Rate>,
+    /// Where the time of all rates begins.
+    pub started: Instant,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self { requests: None, group_requests: BTreeMap::new(), amop_bytes: None, started: Instant::now() }
+    }
 }
 
 impl Quotas {
-    /// Whether a request is let in. Requests that name no group count for the node alone.
-    pub fn admit(&self, group: Option<GroupId>, now_ms: u64) -> bool {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether a request is let in now. Requests that name no group count for the node alone; the version is always told, because SDKs
+    /// ask for it before anything else (`spec/client-protocol.md` 3.9).
+    pub fn admit(&self, method: &str, group: Option<GroupId>) -> bool {
+        method == "getClientVersion" || self.is_unlimited() || self.admit_at(group, self.now_ms())
+    }
+
+    /// Whether an AMOP message may leave now.
+    pub fn admit_amop(&self, bytes: usize) -> bool {
+        self.amop_bytes.as_ref().is_none_or(|rate| rate.take(u64::try_from(bytes).unwrap_or(u64::MAX), self.now_ms()))
+    }
+
+    fn is_unlimited(&self) -> bool {
+        self.requests.is_none() && self.group_requests.is_empty()
+    }
+
+    fn admit_at(&self, group: Option<GroupId>, now_ms: u64) -> bool {
         let of_node = self.requests.as_ref().is_none_or(|rate| rate.take(1, now_ms));
         let of_group = group.and_then(|group| self.group_requests.get(&group)).is_none_or(|rate| rate.take(1, now_ms));
         of_node && of_group
-    }
-
-    /// Whether an AMOP message may leave.
-    pub fn admit_amop(&self, bytes: usize, now_ms: u64) -> bool {
-        self.amop_bytes.as_ref().is_none_or(|rate| rate.take(u64::try_from(bytes).unwrap_or(u64::MAX), now_ms))
     }
 }
 
@@ -91,8 +114,9 @@ mod tests {
     fn group_is_limited_apart_from_others() {
         let group = |id| GroupId::new(id).unwrap();
         let quotas = Quotas { group_requests: BTreeMap::from([(group(1), Rate::new(1))]), ..Quotas::default() };
-        assert!(quotas.admit(Some(group(1)), 1_000));
-        assert!(!quotas.admit(Some(group(1)), 1_000));
-        assert!(quotas.admit(Some(group(2)), 1_000) && quotas.admit(None, 1_000));
+        assert!(quotas.admit_at(Some(group(1)), 1_000));
+        assert!(!quotas.admit_at(Some(group(1)), 1_000));
+        assert!(quotas.admit_at(Some(group(2)), 1_000) && quotas.admit_at(None, 1_000));
+        assert!(quotas.admit("getClientVersion", Some(group(1))));
     }
 }

@@ -1,0 +1,36 @@
+//! Reads blocks for other nodes as they stand in the database, without decoding their transactions.
+
+use millrace_access::blockchain::BlockChain;
+use millrace_access::blockchain::records::{Packed, corrupt};
+use millrace_administration::sync::message::WireBlock;
+use millrace_base::{Address, Bytes};
+use millrace_core::storage::height_key;
+use millrace_core::{Space, StorageError};
+
+/// Blocks from a height on: at most `count`, together at most `max_bytes` unless the first alone is larger, none above the head.
+pub(super) fn blocks(chain: &BlockChain, from: u64, count: u32, max_bytes: usize) -> Result<Vec<Bytes>, StorageError> {
+    let last = chain.head().header.number.min(from.saturating_add(u64::from(count)).saturating_sub(1));
+    let (mut blocks, mut bytes) = (Vec::new(), 0_usize);
+    for number in from..=last {
+        let Some(block) = wire_block(chain, number)? else { break };
+        bytes += block.len();
+        if bytes > max_bytes && !blocks.is_empty() {
+            break;
+        }
+        blocks.push(Bytes::from(block));
+    }
+    Ok(blocks)
+}
+
+fn wire_block(chain: &BlockChain, number: u64) -> Result<Option<Vec<u8>>, StorageError> {
+    let Some((header, _, signatures)) = chain.header(number)? else { return Ok(None) };
+    let Some(body) = chain.storage().get(Space::Body, &height_key(number))? else { return Ok(None) };
+    let packed = Packed::open(&body, "block body")?;
+    let signed = |index: usize| {
+        // The sender that stands before each transaction is this node's own finding; a peer finds its own.
+        let (_, signed) = packed.item(index)?.split_at_checked(Address::len_bytes()).ok_or_else(|| corrupt("transaction", "too short"))?;
+        Ok(signed)
+    };
+    let transactions = (0..packed.len()).map(signed).collect::<Result<Vec<&[u8]>, StorageError>>()?;
+    Ok(Some(WireBlock::encode(&header, &signatures, transactions.into_iter())))
+}

@@ -1,0 +1,59 @@
+//! `millrace node`: what an operator asks of a running node, on its machine.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use millrace_base::fault::Fault;
+
+use crate::reload::{self, Signal};
+
+/// How long a node may take to notice signal files: it looks ten times a second.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Commands about running nodes.
+#[derive(Subcommand, Debug)]
+pub enum NodeCommand {
+    /// Put changed lists and added groups in force without a restart.
+    Reload(ReloadArguments),
+}
+
+/// See [`NodeCommand::Reload`].
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  millrace node reload --dir nodes/127.0.0.1/node0            everything
+  millrace node reload --dir nodes/127.0.0.1/node0 --peers    certificate_blacklist and certificate_whitelist of config.ini
+
+The files are checked first; with a mistake in them nothing is asked of the node. The command ends when the node has taken the
+request, by the signal files of 2.x (config.ini.reset_certificate_whitelist, .reset_allowlist, .append_group). Its log says more.")]
+pub struct ReloadArguments {
+    /// The node's directory.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// The blacklist and the whitelist of nodes.
+    #[arg(long)]
+    peers: bool,
+    /// Each group's list of clients.
+    #[arg(long)]
+    clients: bool,
+    /// Groups whose files were added.
+    #[arg(long)]
+    groups: bool,
+}
+
+/// Runs a command.
+pub fn node(command: NodeCommand) -> Result<ExitCode, Fault> {
+    match command {
+        NodeCommand::Reload(arguments) => reload(&arguments),
+    }
+}
+
+fn reload(arguments: &ReloadArguments) -> Result<ExitCode, Fault> {
+    let chosen = [(arguments.peers, Signal::PeerLists), (arguments.clients, Signal::ClientLists), (arguments.groups, Signal::Groups)];
+    let named: Vec<Signal> = chosen.into_iter().filter_map(|(is_chosen, signal)| is_chosen.then_some(signal)).collect();
+    let signals = if named.is_empty() { Signal::ALL.to_vec() } else { named };
+    reload::request(&arguments.dir.join("config.ini"), &signals, PATIENCE)?;
+    let read: Vec<&str> = signals.iter().map(|signal| signal.describe()).collect();
+    super::print(&format!("The node has taken the request to read again: {}.\n", read.join("; ")))
+}

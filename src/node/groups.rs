@@ -1,0 +1,305 @@
+//! The groups of a node and their lives: generated, started, stopped, removed and recovered while the others run
+//! (`spec/node-semantics.md` 1.6).
+//!
+//! Invariants: a step is durable before it is told; a crash between any two writes leaves the group in the status before or after the
+//! step; one step is taken at a time. Called by gateways on their query workers, and at start.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use millrace_backends::rocksdb::{Budget, RocksStorage, SharedResources};
+use millrace_base::GroupId;
+use millrace_base::fault::{Fault, FaultKind};
+use millrace_core::{Storage, StorageError};
+use millrace_ledger::view::{GroupChange, GroupChangeError, GroupSeed, GroupStatus};
+use millrace_ledger::{Genesis, Ledger, LedgerConfig, OpenError, Registry};
+use millrace_pipeline::topology::GroupInlet;
+use millrace_vm::EvmRules;
+use parking_lot::{Mutex, RwLock};
+
+use super::group_status;
+use crate::chain_build::templates;
+use crate::config::group as files;
+use crate::config::{GroupConfig, NodeConfig};
+
+/// Raw transactions of one group that may wait for verification, bytes.
+const INGRESS_BYTES: usize = 64 << 20;
+
+/// How long a group may take to stop: blocks in flight, and queries that hold its ledger.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// See the module.
+pub(super) struct Groups {
+    config: NodeConfig,
+    shared: SharedResources,
+    cache_bytes: u64,
+    registry: Arc<Registry>,
+    inlet: RwLock<Option<GroupInlet>>,
+    statuses: RwLock<BTreeMap<GroupId, GroupStatus>>,
+    /// Held during a step.
+    stepping: Mutex<()>,
+}
+
+impl Groups {
+    /// Opens the groups that run: recovery happens here.
+    ///
+    /// # Errors
+    /// A database or status file that cannot be used, with what to do.
+    pub fn open(config: &NodeConfig) -> Result<Self, Fault> {
+        // Half of the budget keeps decoded state, half is the database's own block cache.
+        let state_bytes = config.cache_bytes / 2;
+        let block_cache = usize::try_from(config.cache_bytes - state_bytes).unwrap_or(usize::MAX);
+        let budget = Budget { cache_bytes: block_cache, ..Budget::default() };
+        let shared = SharedResources::new(budget).map_err(|error| storage_fault(&config.data_dir, &error))?;
+        let groups = Self {
+            shared,
+            cache_bytes: state_bytes / config.groups.len().max(1) as u64,
+            registry: Arc::default(),
+            inlet: RwLock::new(None),
+            statuses: RwLock::default(),
+            stepping: Mutex::default(),
+            config: config.clone(),
+        };
+        for group in &config.groups {
+            let id = group.genesis.group;
+            let status = group_status::read(directory(&config.data_dir, id).as_path())?;
+            if status == GroupStatus::Running {
+                groups.registry.insert(Arc::new(groups.open_ledger(group)?));
+            }
+            groups.statuses.write().insert(id, status);
+        }
+        Ok(groups)
+    }
+
+    /// The groups that run.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// Runs the open groups in the pipeline, and from now on those that are started.
+    pub fn attach(&self, inlet: GroupInlet) {
+        for ledger in self.registry.all() {
+            let opened = inlet.open(ledger);
+            debug_assert!(opened, "the pipeline has just been started");
+        }
+        *self.inlet.write() = Some(inlet);
+    }
+
+    /// The status of any group id.
+    pub fn status(&self, group: GroupId) -> GroupStatus {
+        self.statuses.read().get(&group).copied().unwrap_or(GroupStatus::Inexistent)
+    }
+
+    /// Takes a step.
+    ///
+    /// # Errors
+    /// Why it was not taken; a step that fails leaves the group as it was, but for one that was stopping: it is stopped at the next start.
+    pub fn change(&self, group: GroupId, change: GroupChange) -> Result<(), GroupChangeError> {
+        let _step = self.stepping.lock();
+        let status = self.status(group);
+        let required = match change {
+            GroupChange::Generate(_) => GroupStatus::Inexistent,
+            GroupChange::Start | GroupChange::Remove => GroupStatus::Stopped,
+            GroupChange::Stop => GroupStatus::Running,
+            GroupChange::Recover => GroupStatus::Deleted,
+        };
+        if status != required {
+            return Err(match (&change, status) {
+                (GroupChange::Start, GroupStatus::Inexistent) => GroupChangeError::GenesisMissing(self.genesis_name(group)),
+                _ => GroupChangeError::Status(status),
+            });
+        }
+        match change {
+            GroupChange::Generate(seed) => self.generate(group, &seed),
+            GroupChange::Start => self.start(group),
+            GroupChange::Stop => self.stop(group),
+            GroupChange::Remove => self.set_status(group, GroupStatus::Deleted),
+            GroupChange::Recover => self.set_status(group, GroupStatus::Stopped),
+        }
+    }
+
+    /// Runs groups whose files were added while the node runs; the others stay as they are. What cannot be run is said in the log.
+    pub fn append(&self, groups: &[GroupConfig]) {
+        for group in groups {
+            let id = group.genesis.group;
+            let _step = self.stepping.lock();
+            if self.status(id) != GroupStatus::Inexistent {
+                continue;
+            }
+            let started = match group_status::read(&directory(&self.config.data_dir, id)) {
+                Ok(GroupStatus::Running) => self.start(id).map_err(|error| error.to_string()),
+                Ok(status) => {
+                    self.statuses.write().insert(id, status);
+                    Ok(())
+                }
+                Err(fault) => Err(fault.to_string()),
+            };
+            if let Err(error) = started {
+                tracing::error!(group = %id, error, "the group that was added cannot be started");
+            }
+        }
+    }
+
+    fn genesis_name(&self, group: GroupId) -> String {
+        files::genesis_path(&self.config.group_dir, group).display().to_string()
+    }
+
+    fn set_status(&self, group: GroupId, status: GroupStatus) -> Result<(), GroupChangeError> {
+        let place = directory(&self.config.data_dir, group);
+        group_status::write(&place, status).map_err(|error| failed(&place, &error))?;
+        self.statuses.write().insert(group, status);
+        tracing::info!(%group, ?status, "the group's status has changed");
+        Ok(())
+    }
+
+    /// The genesis file comes last: without it the group does not exist, with it the group is stopped.
+    fn generate(&self, group: GroupId, seed: &GroupSeed) -> Result<(), GroupChangeError> {
+        let genesis = files::genesis_path(&self.config.group_dir, group);
+        let settings = genesis.with_extension("ini");
+        if genesis.exists() {
+            return Err(GroupChangeError::GenesisExists(genesis.display().to_string()));
+        }
+        if settings.exists() {
+            return Err(GroupChangeError::SettingsExist(settings.display().to_string()));
+        }
+        let mut sealers = seed.sealers.clone();
+        sealers.sort_unstable();
+        sealers.dedup();
+        let rules = EvmRules::Fisco2 { free_storage: seed.free_storage };
+        let text = templates::group_genesis(group, seed.timestamp_ms, &sealers, rules);
+        let place = directory(&self.config.data_dir, group);
+        group_status::write(&place, GroupStatus::Stopped).map_err(|error| failed(&place, &error))?;
+        group_status::write_durably(&settings, templates::group_ini()).map_err(|error| failed(&settings, &error))?;
+        group_status::write_durably(&genesis, &text).map_err(|error| failed(&genesis, &error))?;
+        self.set_status(group, GroupStatus::Stopped)
+    }
+
+    fn start(&self, group: GroupId) -> Result<(), GroupChangeError> {
+        let genesis = files::genesis_path(&self.config.group_dir, group);
+        let settings = genesis.with_extension("ini");
+        if !genesis.exists() {
+            return Err(GroupChangeError::GenesisMissing(genesis.display().to_string()));
+        }
+        if !settings.exists() {
+            return Err(GroupChangeError::SettingsMissing(settings.display().to_string()));
+        }
+        let inlet = self.inlet.read().clone().ok_or_else(|| GroupChangeError::Failed("the node is starting".into()))?;
+        let in_words = |fault: Fault| GroupChangeError::Failed(fault.to_string());
+        let loaded = files::load(&self.config.group_dir, &self.config.data_dir, self.config.chain_id, group).map_err(in_words)?;
+        let ledger = Arc::new(self.open_again(&loaded).map_err(in_words)?);
+        self.set_status(group, GroupStatus::Running)?;
+        self.registry.insert(Arc::clone(&ledger));
+        match inlet.open(ledger) {
+            true => Ok(()),
+            false => Err(GroupChangeError::Failed("the node is stopping".into())),
+        }
+    }
+
+    fn stop(&self, group: GroupId) -> Result<(), GroupChangeError> {
+        let inlet = self.inlet.read().clone().ok_or_else(|| GroupChangeError::Failed("the node is starting".into()))?;
+        self.set_status(group, GroupStatus::Stopping)?;
+        drop(self.registry.remove(group));
+        let (done, told) = mpsc::sync_channel(1);
+        let closing = inlet.close(
+            group,
+            Box::new(move || {
+                // Nobody listens any more when it took too long.
+                let _ = done.send(());
+            }),
+        );
+        if !closing || told.recv_timeout(STOP_PATIENCE).is_err() {
+            let wait_s = STOP_PATIENCE.as_secs();
+            return Err(GroupChangeError::Failed(format!(
+                "group {group} has not stopped within {wait_s} s; it is stopped at the next start"
+            )));
+        }
+        self.set_status(group, GroupStatus::Stopped)
+    }
+
+    /// Opens a group that may have been stopped a moment ago: its database is closed when the last query that reads from it has ended.
+    fn open_again(&self, group: &GroupConfig) -> Result<Ledger, Fault> {
+        const PAUSE: Duration = Duration::from_millis(20);
+        let deadline = Instant::now() + STOP_PATIENCE;
+        loop {
+            match RocksStorage::open(&group.data_path, &self.shared) {
+                Err(StorageError::Locked { .. }) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+                Err(error) => return Err(storage_fault(&group.data_path, &error)),
+                Ok(database) => return self.ledger_over(group, database),
+            }
+        }
+    }
+
+    fn open_ledger(&self, group: &GroupConfig) -> Result<Ledger, Fault> {
+        let database = RocksStorage::open(&group.data_path, &self.shared).map_err(|error| storage_fault(&group.data_path, &error))?;
+        self.ledger_over(group, database)
+    }
+
+    fn ledger_over(&self, group: &GroupConfig, database: RocksStorage) -> Result<Ledger, Fault> {
+        let genesis = &group.genesis;
+        let storage: Arc<dyn Storage> = Arc::new(database);
+        let ledger = LedgerConfig {
+            chain_id: self.config.chain_id,
+            genesis: Genesis {
+                group: genesis.group,
+                timestamp_ms: genesis.timestamp_ms,
+                sealers: genesis.sealers.clone(),
+                tx_count_limit: genesis.tx_count_limit,
+                tx_gas_limit: genesis.tx_gas_limit,
+                consensus_timeout_s: genesis.consensus_timeout_s,
+                rules: genesis.rules,
+                mark: genesis.mark(),
+            },
+            key: self.config.key.clone(),
+            durability: self.config.durability,
+            cache_bytes: usize::try_from(self.cache_bytes).unwrap_or(usize::MAX),
+            pool_count: group.pool.max_transactions,
+            pool_bytes: group.pool.max_bytes,
+            expiration_ms: group.pool.expiration_ms,
+            min_interval_ms: group.min_block_generation_time_ms,
+            ingress_bytes: INGRESS_BYTES,
+        };
+        Ledger::open(ledger, storage).map_err(|error| open_fault(&group.data_path, error))
+    }
+}
+
+/// The directory of a group: its database and its status.
+fn directory(data_dir: &Path, group: GroupId) -> PathBuf {
+    data_dir.join(format!("group{group}"))
+}
+
+fn failed(place: &Path, error: &dyn std::fmt::Display) -> GroupChangeError {
+    GroupChangeError::Failed(format!("{}: {error}", place.display()))
+}
+
+fn open_fault(path: &Path, error: OpenError) -> Fault {
+    match error {
+        OpenError::Storage(error) => storage_fault(path, &error),
+        OpenError::OtherChain { .. } => Fault::new(
+            FaultKind::Config,
+            format!("{}: {error}", path.display()),
+            "restore the genesis file this database was made with, or move the database away to start a new chain",
+        ),
+        OpenError::DamagedHead { .. } => Fault::new(
+            FaultKind::Storage,
+            format!("{}: {error}", path.display()),
+            "run `millrace db verify` to see how much is damaged, then restore the directory from a copy",
+        ),
+    }
+}
+
+/// What an operator can do about a storage error.
+pub(super) fn storage_fault(path: &Path, error: &StorageError) -> Fault {
+    let (kind, remedy) = match error {
+        StorageError::Full { .. } => (FaultKind::Disk, "free space on the device, then start again; nothing committed is lost"),
+        StorageError::Locked { .. } => (FaultKind::Storage, "stop the other process that uses this database"),
+        StorageError::Corrupt { .. } => {
+            (FaultKind::Storage, "restore the directory from a copy; `millrace db verify` shows what is damaged")
+        }
+        StorageError::OutOfOrder { .. } | StorageError::Engine(_) => {
+            (FaultKind::Storage, "check the disk and the permissions of the directory; the message above is the engine's own")
+        }
+    };
+    Fault::new(kind, format!("{}: {error}", path.display()), remedy)
+}

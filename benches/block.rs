@@ -97,9 +97,9 @@ impl Chain {
     }
 
     fn apply(&mut self, transactions: Vec<VerifiedTx>) -> Block {
-        let ExecutedBlock { block, writes, accumulator } = self.execute(transactions);
+        let ExecutedBlock { block, writes, accumulator, epoch_start: None } = self.execute(transactions);
         assert!(block.receipts.iter().all(|receipt| receipt.status == 0), "set-up succeeds");
-        self.ledger.commit(&[Commit { block: Arc::new(block.clone()), writes, accumulator }]).expect("storage works");
+        self.ledger.commit(&[Commit { block: Arc::new(block.clone()), writes, accumulator, epoch_start: None }]).expect("storage works");
         block
     }
 
@@ -162,7 +162,7 @@ fn next(template: &Commit, chain: &Chain) -> Commit {
     let head = chain.ledger.chain().head();
     let header = BlockHeader { parent_hash: head.hash, number: head.header.number + 1, ..template.block.header.clone() };
     let block = Block { hash: header.hash(), header, ..(*template.block).clone() };
-    Commit { block: Arc::new(block), writes: template.writes.clone(), accumulator: template.accumulator.clone() }
+    Commit { block: Arc::new(block), writes: template.writes.clone(), accumulator: template.accumulator.clone(), epoch_start: None }
 }
 
 /// Committing a block of token payments: encoding, the batch, the sync if there is one, caches and the pool.
@@ -173,8 +173,8 @@ pub fn commit(criterion: &mut Criterion) {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut chain = Chain::new(open(directory.path()), durability);
         let transactions = chain.tokens();
-        let ExecutedBlock { block, writes, accumulator } = chain.execute(transactions);
-        let template = Commit { block: Arc::new(block), writes, accumulator };
+        let ExecutedBlock { block, writes, accumulator, epoch_start: None } = chain.execute(transactions);
+        let template = Commit { block: Arc::new(block), writes, accumulator, epoch_start: None };
         group.bench_function(name, |bencher| {
             // One at a time: a block names the one before.
             let work = |block: Commit| chain.ledger.commit(&[block]).expect("storage works");

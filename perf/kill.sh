@@ -24,6 +24,12 @@ number kills "$kills" 1 1000
 
 height() { printf '%d' "$(call "$1" getBlockNumber '[1]' | grep . || echo 0)"; }
 
+# Transactions in group 1 so far.
+transactions() {
+    printf '%d' "$(curl -s -m 5 -X POST --data '{"jsonrpc":"2.0","id":1,"method":"getTotalTransactionCount","params":[1]}' "$rpc" |
+        sed -n 's/.*"txSum":"\([^"]*\)".*/\1/p' | grep . || echo 0)"
+}
+
 # await_height NODE HEIGHT WHAT: within 60 s.
 await_height() {
     tries=0
@@ -39,7 +45,14 @@ start_nodes
 limit=$((kills * 120 + 120))
 run_load --stop-file "$dir/stop" >"$dir/load.txt" 2>&1 &
 load=$!
-await_height 0 5 "the load did not begin"
+# Behind the transactions that make the accounts, which come before the signing of the load.
+tries=0
+until [ "$(transactions)" -gt $((accounts + 100)) ]; do
+    kill -0 "$load" 2>/dev/null || { cat "$dir/load.txt" >&2; fail "the load ended before it began"; }
+    tries=$((tries + 1))
+    [ $tries -lt 3000 ] || fail "the load did not begin within 300 s"
+    sleep 0.1
+done
 : >"$dir/kills"
 for round in $(seq "$kills"); do
     victim=$(((round - 1) % nodes))
@@ -74,15 +87,17 @@ for index in $(seq 0 "$last"); do
             { cat "$dir/verify" >&2; fail "node $index, group $group is damaged"; }
     done
 done
-# A kill's pause is the longest that overlaps the 20 s after it; null: none of the run's 20 longest does.
+# A kill's pause is the longest that ended between it and the next kill, 20 s at most; null: none of the run's 20 longest does.
 jq -c -n --rawfile kills "$dir/kills" --slurpfile load "$dir/load.json" --arg scenario "$scenario" --arg outcome $outcome --argjson nodes "$nodes" \
     --argjson groups "$groups" --arg time "$(date -u +%Y-%m-%dT%H:%M:%SZ)" '
     $load[0] as $run
-    | def pauses($from): [$run.per_group[] | .started_unix_ms as $start | [.gaps[] | ($start + .at_s * 1000) as $at
-        | select($at + .ms > $from and $at < $from + 20000) | .ms] | max];
+    | def pauses($from; $to): [$run.per_group[] | .started_unix_ms as $start | [.gaps[] | ($start + .at_s * 1000) as $at
+        | select($at + .ms > $from and $at + .ms <= $to) | .ms] | max];
+    [$kills | split("\n")[] | select(. != "") | tonumber] as $times |
     { time: $time, scenario: $scenario, outcome: $outcome, nodes: $nodes, groups: $groups, tps: $run.tps, committed: $run.committed,
       resent: $run.resent, unknown: $run.unknown, checks: $run.checks, longest_gap_ms: $run.longest_gap_ms,
-      kills: [$kills | split("\n")[] | select(. != "") | tonumber | { at_s: ((. - $run.started_unix_ms) / 1000), gap_ms_of_groups: pauses(.) }] }' >"$dir/line"
+      kills: [range($times | length) as $index | $times[$index] | {
+        at_s: ((. - $run.started_unix_ms) / 1000), gap_ms_of_groups: pauses(.; [. + 20000, $times[$index + 1] // infinite] | min) }] }' >"$dir/line"
 mkdir -p "$(dirname "$output")"
 cat "$dir/line" >>"$output"
 jq -r '.kills[] | "killed at \(.at_s) s: commits paused for \(.gap_ms_of_groups | map(. // 0 | round | tostring) | join(" and ")) ms"' "$dir/line"

@@ -156,7 +156,9 @@ run_load() {
         --in-flight "$in_flight" --measure-recovery --json "$dir/load.json" "$@"
     [ "$rate" -eq 0 ] || set -- "$@" --rate "$rate"
     [ "$duration" -eq 0 ] || set -- "$@" --duration "$duration"
-    timeout --kill-after 5 $((limit + duration)) "$bin/txgen" "$@"
+    timeout --kill-after 5 $((limit + duration)) "$bin/txgen" "$@" &
+    echo $! >"$dir/load.pid"
+    wait $!
 }
 
 # Stops the nodes in order; one that takes longer than 20 s is killed.
@@ -182,6 +184,8 @@ stop_nodes() {
 }
 
 finish() {
+    # `load` may be a shell that waits for txgen, which would go on.
+    [ ! -s "$dir/load.pid" ] || kill "$(cat "$dir/load.pid")" 2>/dev/null || true
     [ -z "$load" ] || kill "$load" 2>/dev/null || true
     stop_nodes
     [ -z "$dir" ] || rm -rf "$dir"

@@ -194,5 +194,6 @@ pub enum ToNotify {
 pub fn seal(executed: Executed, signatures: Vec<BlockSignature>) -> Commit {
     let ExecutedBlock { mut block, writes, accumulator, .. } = executed.block;
     block.signatures = signatures;
-    Commit { block: Arc::new(block), writes, accumulator }
+    let epoch_start = executed.next_epoch.map(|epoch| epoch.start);
+    Commit { block: Arc::new(block), writes, accumulator, epoch_start }
 }

@@ -62,6 +62,8 @@ pub struct Commit {
     pub writes: Writes,
     /// The accumulator after them.
     pub accumulator: StateAccumulator,
+    /// Height from which other members or settings govern, when the block changed them.
+    pub epoch_start: Option<u64>,
 }
 
 /// Head and recent blocks: they change together, so who sees a head finds its block in memory.
@@ -181,6 +183,12 @@ impl BlockChain {
     /// Committed state, through the cache.
     pub fn state(&self) -> Arc<StateCache> {
         Arc::clone(&self.state)
+    }
+
+    /// The height from which the present members and settings govern; 1 when block 0 set them. Of the last batch in storage.
+    pub fn epoch_start(&self) -> Result<u64, StorageError> {
+        let Some(bytes) = self.storage.get(Space::Meta, meta::EPOCH)? else { return Ok(1) };
+        wire::decode(&bytes).map_err(|error| corrupt("start of the epoch", error))
     }
 
     /// The state accumulator as of the last batch in storage: of the head, unless a commit is under way.

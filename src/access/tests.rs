@@ -32,7 +32,7 @@ fn open(storage: &Arc<dyn Storage>) -> Node {
         None => {
             let header = BlockHeader { timestamp_ms: 1, ..BlockHeader::default() };
             let block = Block { hash: header.hash(), header, signatures: Vec::new(), transactions: Vec::new(), receipts: Vec::new() };
-            let genesis = Commit { block: Arc::new(block), writes: Vec::new(), accumulator: StateAccumulator::new() };
+            let genesis = Commit { block: Arc::new(block), writes: Vec::new(), accumulator: StateAccumulator::new(), epoch_start: None };
             BlockChain::create(Arc::clone(storage), Durability::Power, 1 << 20, genesis).unwrap()
         }
     };
@@ -85,7 +85,7 @@ impl Node {
         let executed = self.execute(taken.clone());
         assert_eq!(executed.block, self.execute(taken).block, "the same order gives the same block");
         let block = Arc::new(executed.block);
-        let commit = Commit { block: Arc::clone(&block), writes: executed.writes, accumulator: executed.accumulator };
+        let commit = Commit { block: Arc::clone(&block), writes: executed.writes, accumulator: executed.accumulator, epoch_start: None };
         self.chain.commit(&[commit]).unwrap();
         assert!(self.pool.on_committed(block.header.number, &block.transactions).is_empty());
         block

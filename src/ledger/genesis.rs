@@ -68,6 +68,6 @@ impl Genesis {
         let header = self.header();
         let hash = header.hash();
         let block = Arc::new(Block { header, hash, signatures: Vec::new(), transactions: Vec::new(), receipts: Vec::new() });
-        Ok(Commit { block, writes, accumulator })
+        Ok(Commit { block, writes, accumulator, epoch_start: None })
     }
 }

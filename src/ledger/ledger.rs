@@ -152,7 +152,8 @@ impl Ledger {
         }
         check_head(&chain, group)?;
         let head = chain.head();
-        let epoch = epoch_at(&*chain.state(), head.header.number + 1)?;
+        // All nodes must name the epoch alike, whenever they were started.
+        let epoch = Epoch { start: chain.epoch_start()?, ..epoch_at(&*chain.state(), head.header.number + 1)? };
         let nonces = chain.recent_nonces()?;
         let pool_config = PoolConfig {
             chain_id: config.chain_id,

@@ -13,6 +13,7 @@ pub(super) mod meta {
     pub const GENESIS: &[u8] = b"genesis-hash";
     pub const ACCUMULATOR: &[u8] = b"root-accumulator";
     pub const TOTALS: &[u8] = b"totals";
+    pub const EPOCH: &[u8] = b"epoch-start";
 }
 
 /// The batch of a block, and the head it makes; `totals` are those before it.
@@ -22,6 +23,9 @@ pub(super) fn encode(commit: &Commit, totals: Totals) -> (Batch, ChainHead) {
     let key = height_key(number);
     let totals = count(commit, totals);
     let mut batch = Batch::default();
+    if let Some(start) = commit.epoch_start {
+        batch.put(Space::Meta, meta::EPOCH, wire::encode(&start));
+    }
     if number == 0 {
         batch.put(Space::Meta, meta::GENESIS, block.hash.to_vec());
     }

@@ -39,7 +39,7 @@ fn commit(parent: Option<&Commit>, statuses: &[u32]) -> Commit {
     accumulator.replace(&slot(number + 1), None, Some(&value));
     let writes = vec![(slot(0), Some(value.clone())), (slot(number + 1), Some(value))];
     let block = Block { hash: header.hash(), header, signatures, transactions, receipts };
-    Commit { block: Arc::new(block), writes, accumulator }
+    Commit { block: Arc::new(block), writes, accumulator, epoch_start: None }
 }
 
 /// Block 0 and `count` blocks of three transactions, the last of which fails.
@@ -239,7 +239,7 @@ fn other_block_at_a_committed_height_is_a_bug() {
     chain.commit(&rest).unwrap();
     let mut other = (*rest[0].block).clone();
     other.hash = B256::ZERO;
-    let other = Commit { block: Arc::new(other), writes: Vec::new(), accumulator: StateAccumulator::new() };
+    let other = Commit { block: Arc::new(other), writes: Vec::new(), accumulator: StateAccumulator::new(), epoch_start: None };
     let _ = chain.commit(&[other]);
 }
 

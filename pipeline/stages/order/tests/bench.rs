@@ -243,6 +243,8 @@ impl Bench {
         let execute = builder.pinned_queue::<ToExecute>(QueueSpec::new("execute", 1_000, Policy::NeverFull, "test"), &pinning);
         let commit = builder.pinned_queue::<ToCommit>(QueueSpec::new("commit", 1_000, Policy::NeverFull, "test"), &pinning);
         let notify = builder.queue::<ToNotify>(QueueSpec::new("notify", 1_000, Policy::DropOldest, "test"));
+        let sync = builder.queue::<ToSync>(QueueSpec::new("sync", 1_000, Policy::DropOldest, "test"));
+        let to_sync = builder.ingress("test", &sync);
         let to_order = builder.ingress("test", &order);
         let to_execute = builder.ingress("test", &execute);
         let to_commit = builder.ingress("test", &commit);
@@ -263,8 +265,9 @@ impl Bench {
                 Ok(Box::new(TestEngine(script)))
             }),
         };
-        let outputs = OrderOutputs { execute: to_execute.clone(), commit: to_commit.clone(), notify: to_notify.clone() };
-        let commit_outputs = CommitOutputs { order: to_order.clone(), execute: to_execute.clone(), notify: to_notify };
+        let outputs =
+            OrderOutputs { execute: to_execute.clone(), commit: to_commit.clone(), notify: to_notify.clone(), sync: to_sync.clone() };
+        let commit_outputs = CommitOutputs { order: to_order.clone(), execute: to_execute.clone(), notify: to_notify, sync: to_sync };
         Self {
             stage: OrderStage::new(parts, outputs),
             execute: ExecuteStage::new(to_order.clone()),

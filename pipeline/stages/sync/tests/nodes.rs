@@ -126,7 +126,7 @@ impl Chain {
         let sign = |(index, key): (u32, &KeyPair)| BlockSignature { index, signature: key.sign(block.hash) };
         let signatures = (0..).zip(&self.keys[..self.signers]).map(sign).collect();
         block.signatures = signatures;
-        let commit = Commit { block: Arc::new(block), writes, accumulator };
+        let commit = Commit { block: Arc::new(block), writes, accumulator, epoch_start: None };
         self.ledger.commit(std::slice::from_ref(&commit)).unwrap();
         commit
     }
@@ -207,7 +207,7 @@ impl TakesFinalBlocks {
         let ExecutedBlock { block: mut own, writes, accumulator } = executed;
         assert_eq!(own.hash, hash, "execution is deterministic");
         own.signatures = block.signatures;
-        self.ledger.commit(&[Commit { block: Arc::new(own), writes, accumulator }]).unwrap();
+        self.ledger.commit(&[Commit { block: Arc::new(own), writes, accumulator, epoch_start: None }]).unwrap();
         let _ = self.sync.send(ToSync::Committed(group()));
         Ok(())
     }
@@ -298,6 +298,7 @@ impl Cluster {
                 block: Arc::clone(&commit.block),
                 writes: commit.writes.clone(),
                 accumulator: commit.accumulator.clone(),
+                epoch_start: commit.epoch_start,
             })
             .collect();
         let _growing = self.growing[node].lock();

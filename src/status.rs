@@ -271,6 +271,8 @@ pub struct Deed {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkReport {
+    /// This node's own name.
+    pub own_name: String,
     /// Open sessions.
     pub sessions: Vec<SessionReport>,
     /// Addresses that are called.

@@ -87,6 +87,11 @@ impl Groups {
         *self.inlet.write() = Some(inlet);
     }
 
+    /// The statuses of all groups that the node knows.
+    pub fn statuses(&self) -> BTreeMap<GroupId, GroupStatus> {
+        self.statuses.read().clone()
+    }
+
     /// The status of any group id.
     pub fn status(&self, group: GroupId) -> GroupStatus {
         self.statuses.read().get(&group).copied().unwrap_or(GroupStatus::Inexistent)
@@ -117,6 +122,28 @@ impl Groups {
             GroupChange::Stop => self.stop(group),
             GroupChange::Remove => self.set_status(group, GroupStatus::Deleted),
             GroupChange::Recover => self.set_status(group, GroupStatus::Stopped),
+        }
+    }
+
+    /// Runs groups whose files were added while the node runs; the others stay as they are. What cannot be run is said in the log.
+    pub fn append(&self, groups: &[GroupConfig]) {
+        for group in groups {
+            let id = group.genesis.group;
+            let _step = self.stepping.lock();
+            if self.status(id) != GroupStatus::Inexistent {
+                continue;
+            }
+            let started = match group_status::read(&directory(&self.config.data_dir, id)) {
+                Ok(GroupStatus::Running) => self.start(id).map_err(|error| error.to_string()),
+                Ok(status) => {
+                    self.statuses.write().insert(id, status);
+                    Ok(())
+                }
+                Err(fault) => Err(fault.to_string()),
+            };
+            if let Err(error) = started {
+                tracing::error!(group = %id, error, "the group that was added cannot be started");
+            }
         }
     }
 
@@ -179,7 +206,7 @@ impl Groups {
         let inlet = self.inlet.read().clone().ok_or_else(|| GroupChangeError::Failed("the node is starting".into()))?;
         self.set_status(group, GroupStatus::Stopping)?;
         drop(self.registry.remove(group));
-        let (done, told) = mpsc::channel();
+        let (done, told) = mpsc::sync_channel(1);
         let closing = inlet.close(
             group,
             Box::new(move || {

@@ -1,30 +1,61 @@
 //! The node as gateways see it: [`NodeView`].
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use millrace_base::GroupId;
+use millrace_base::fault::Fault;
 use millrace_ledger::view::{GroupChange, GroupChangeError, GroupStatus, LedgerView, NodeInfo, NodeView, Submission, SubmitError};
+use millrace_network::{PeerNetwork, SessionInfo};
+use millrace_pipeline::frames::FrameInlet;
 use millrace_pipeline::messages::{Incoming, Source};
 use millrace_pipeline::runtime::{LaneError, LaneSender, MetricsHandle};
+use millrace_pipeline::stages::sync::SyncInlet;
 
-use crate::config::NodeConfig;
+use crate::config::{GroupConfig, NodeConfig, PeerLists};
 use crate::node::groups::Groups;
 use crate::node::metrics;
+use crate::node::{network, report};
+use crate::reload::Target;
+use crate::status::NodeStatus;
+use crate::status::topology::TopologyReport;
+use millrace_rpc::channel::access::AllowLists;
+
+/// What is done to the list of peers.
+type PeerChange = fn(&PeerNetwork, &[SocketAddr]) -> Result<(), Fault>;
+
+/// The ways into the pipeline.
+pub(super) struct Doors {
+    pub submissions: LaneSender<Incoming>,
+    pub frames: FrameInlet,
+    pub sync: SyncInlet,
+}
 
 /// See the module.
 pub(super) struct NodeHandle {
     info: NodeInfo,
     configured_peers: Vec<String>,
     groups: Groups,
-    submissions: LaneSender<Incoming>,
+    doors: Doors,
     metrics: MetricsHandle,
+    started: Instant,
+    /// Where the node's files lie.
+    directory: PathBuf,
     is_stopping: AtomicBool,
+    network: Option<Arc<PeerNetwork>>,
 }
 
 impl NodeHandle {
-    pub fn new(config: &NodeConfig, groups: Groups, submissions: LaneSender<Incoming>, metrics: MetricsHandle) -> Self {
+    pub fn new(
+        config: &NodeConfig,
+        groups: Groups,
+        doors: Doors,
+        metrics: MetricsHandle,
+        network: Option<Arc<PeerNetwork>>,
+    ) -> Self {
         let info = NodeInfo {
             chain_id: config.chain_id,
             node_id: config.key.node_id(),
@@ -34,12 +65,22 @@ impl NodeHandle {
             supported_version: config.supported_version.clone(),
         };
         let configured_peers = config.p2p.peers.clone();
-        Self { info, configured_peers, groups, submissions, metrics, is_stopping: AtomicBool::new(false) }
+        let directory = config.file.parent().map(Into::into).unwrap_or_default();
+        let is_stopping = AtomicBool::new(false);
+        Self { info, configured_peers, groups, doors, metrics, started: Instant::now(), directory, is_stopping, network }
     }
 
     /// From now on every submission is refused.
     pub fn stop_accepting(&self) {
         self.is_stopping.store(true, Ordering::Release);
+    }
+
+    /// How many addresses were added to or taken off the list.
+    fn change_peers(&self, peers: &[SocketAddr], change: PeerChange) -> Result<usize, String> {
+        let network = self.network.as_ref().ok_or("this node has no P2P certificate: it runs alone")?;
+        let before = network.peers().len();
+        change(network, peers).map_err(|fault| fault.to_string())?;
+        Ok(network.peers().len().abs_diff(before))
     }
 
     fn submit_one(&self, submission: Submission) {
@@ -54,7 +95,7 @@ impl NodeHandle {
                 format!("group {group} has {} bytes of transactions waiting for verification; try again", ledger.ingress().bytes());
             return (submission.reply)(Err(SubmitError::Busy(message)));
         }
-        let Err(error) = self.submissions.send(group, Incoming { ledger: Arc::clone(&ledger), submission, source: Source::Client }) else {
+        let Err(error) = self.doors.submissions.send(group, Incoming { ledger: Arc::clone(&ledger), submission, source: Source::Client }) else {
             return;
         };
         ledger.ingress().leave(bytes);
@@ -92,19 +133,31 @@ impl NodeView for NodeHandle {
     }
 
     fn peers(&self) -> Vec<NodeInfo> {
-        Vec::new()
+        let sessions = self.network.as_ref().map(|network| network.sessions()).unwrap_or_default();
+        let info = |session: SessionInfo| NodeInfo {
+            chain_id: self.info.chain_id,
+            node_id: session.node_id,
+            p2p_endpoint: session.address.to_string(),
+            agency: session.agency,
+            name: session.name,
+            supported_version: String::new(),
+        };
+        sessions.into_iter().map(info).collect()
     }
 
     fn configured_peers(&self) -> Vec<String> {
-        self.configured_peers.clone()
+        match &self.network {
+            Some(network) => network.peers().iter().map(|peer| peer.address.to_string()).collect(),
+            None => self.configured_peers.clone(),
+        }
     }
 
-    fn add_peers(&self, _: &[SocketAddr]) -> Result<usize, String> {
-        Err("TODO".into())
+    fn add_peers(&self, peers: &[SocketAddr]) -> Result<usize, String> {
+        self.change_peers(peers, PeerNetwork::add_peers)
     }
 
-    fn erase_peers(&self, _: &[SocketAddr]) -> Result<usize, String> {
-        Err("TODO".into())
+    fn erase_peers(&self, peers: &[SocketAddr]) -> Result<usize, String> {
+        self.change_peers(peers, |network, peers| network.erase_peers(peers).map(drop))
     }
 
     fn submit(&self, submissions: Vec<Submission>) {
@@ -114,8 +167,35 @@ impl NodeView for NodeHandle {
     fn metrics(&self) -> String {
         let mut text = self.metrics.snapshot().to_prometheus();
         metrics::render_ledgers(self.groups.registry(), &mut text);
+        if let Some(network) = &self.network {
+            metrics::render_network(&network.counters(), &mut text);
+        }
+        metrics::render_doors(&self.doors.frames, &self.doors.sync, &mut text);
+        metrics::render_certificates(&report::certificates(&self.directory), &mut text);
         metrics::render_process(&mut text);
         text
+    }
+
+    fn status(&self) -> String {
+        let network = report::network(self.network.as_deref(), &self.info.name);
+        let status = NodeStatus {
+            version: env!("CARGO_PKG_VERSION").into(),
+            name: self.info.name.clone(),
+            agency: self.info.agency.clone(),
+            node_id: self.info.node_id.to_string(),
+            chain_id: self.info.chain_id,
+            now_ms: report::now_ms(),
+            uptime_s: self.started.elapsed().as_secs(),
+            is_stopping: self.is_stopping.load(Ordering::Acquire),
+            groups: report::groups(self.groups.registry(), self.groups.statuses(), &network),
+            network,
+            certificates: report::certificates(&self.directory),
+        };
+        serde_json::to_string(&status).expect("the document has no maps with keys other than texts")
+    }
+
+    fn topology(&self) -> String {
+        serde_json::to_string(&TopologyReport::read(&self.metrics)).expect("the document has no maps")
     }
 
     fn readiness(&self) -> Result<(), String> {
@@ -128,5 +208,29 @@ impl NodeView for NodeHandle {
             Some(reason) => Err(reason),
             None => Ok(()),
         }
+    }
+}
+
+/// Puts in force what a signal file asked to be read again.
+pub(super) struct Reloaded {
+    pub handle: Arc<NodeHandle>,
+    pub access: AllowLists,
+}
+
+impl Target for Reloaded {
+    fn peer_lists(&self, lists: PeerLists) {
+        if let Some(network) = &self.handle.network {
+            network.set_lists(network::access_lists(&lists));
+        }
+    }
+
+    fn client_lists(&self, lists: Vec<(GroupId, Vec<String>)>) {
+        for (group, keys) in lists {
+            self.access.set(group, keys);
+        }
+    }
+
+    fn groups(&self, groups: Vec<GroupConfig>) {
+        self.handle.groups.append(&groups);
     }
 }

@@ -9,6 +9,8 @@
 //! Times are milliseconds since 1970 unless a name says otherwise; node ids are hexadecimal.
 
 pub mod diagnosis;
+#[cfg(test)]
+pub mod fixture;
 pub mod picture;
 pub mod text;
 pub mod topology;

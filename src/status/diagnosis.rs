@@ -166,12 +166,16 @@ fn judge_quorum(running: &RunningGroup, status: &NodeStatus, findings: &mut Find
     let is_sealer = matches!(running.role, Role::Sealer { .. });
     match (is_sealer, present) {
         (true, present) if present < quorum => {
-            let who = if present == 1 { "this node alone is".into() } else { format!("{present} are, this node included") };
+            let who = if present == 1 { "only this node is there".into() } else { format!("{present} are connected, this node included") };
+            let back = match (quorum - present, absent.len()) {
+                (1, 1) => "this one is back".into(),
+                (needed, missing) if needed == missing => "all of these are back".into(),
+                (1, _) => "one of these is back".into(),
+                (needed, _) => format!("{needed} of these are back"),
+            };
             let text = format!(
-                "No quorum: {quorum} of {total} sealers are needed and {who} connected. Nothing can be committed until {} of these {} \
-                 back: {names}. Start them, or mend the network between them and this node.",
-                if absent.len() == quorum - present { "all".into() } else { (quorum - present).to_string() },
-                if absent.len() == quorum - present { "are" } else { "come" },
+                "No quorum: {quorum} of {total} sealers are needed, {who}. Nothing is committed until {back}: {names}. Start them, or mend \
+                 the network between them and this node."
             );
             findings.add(Level::Stuck, text);
         }
@@ -199,11 +203,11 @@ fn describe_absent(sealer: &SealerReport, now_ms: u64) -> String {
         return format!("{}{address} is connected but does not run the group or does not count this node among its members", sealer.label());
     }
     let heard = match sealer.heard_ms {
-        0 => "not heard since this node started".into(),
-        at => format!("not reachable, last heard {}", ago(now_ms, at)),
+        0 => "was not heard since this node started".into(),
+        at => format!("is not reachable, last heard {}", ago(now_ms, at)),
     };
     let error = sealer.last_error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
-    format!("{}{address} is {heard}{error}", sealer.label())
+    format!("{}{address} {heard}{error}", sealer.label())
 }
 
 /// What the next step waits for.

@@ -165,7 +165,7 @@ pub enum Link {
 pub struct SealerReport {
     /// Its identity.
     pub node_id: String,
-    /// Its name, when a session told it.
+    /// Its name, when a session has told it.
     pub name: Option<String>,
     /// Whether it can be reached.
     pub link: Link,
@@ -275,6 +275,9 @@ pub struct Deed {
 pub struct NetworkReport {
     /// This node's own name.
     pub own_name: String,
+    /// Names of nodes by their ids, also of those whose session has ended; not part of the document.
+    #[serde(skip)]
+    pub known_names: BTreeMap<String, String>,
     /// Open sessions.
     pub sessions: Vec<SessionReport>,
     /// Addresses that are called.
@@ -344,9 +347,10 @@ pub struct CertificateReport {
 }
 
 impl NetworkReport {
-    /// Name of a node with which there is a session.
+    /// Name of a node with which there is a session, or was one.
     pub fn name_of(&self, node_id: &str) -> Option<String> {
-        self.sessions.iter().find(|session| session.node_id == node_id).map(|session| session.name.clone())
+        let session = self.sessions.iter().find(|session| session.node_id == node_id).map(|session| &session.name);
+        session.or_else(|| self.known_names.get(node_id)).cloned()
     }
 
     /// How a sealer of a group can be reached.

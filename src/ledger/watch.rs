@@ -76,8 +76,7 @@ impl Watch {
         let first = second.saturating_sub(WINDOW_S);
         let recent = self.recent.lock();
         let inside = recent.iter().filter(|bucket| (first..second).contains(&bucket.second));
-        let (blocks, transactions) =
-            inside.fold((0, 0), |sum, bucket| (sum.0 + bucket.blocks, sum.1 + bucket.transactions));
+        let (blocks, transactions) = inside.fold((0, 0), |sum, bucket| (sum.0 + bucket.blocks, sum.1 + bucket.transactions));
         let seconds = (second - first).max(1) as f64;
         Rate { blocks: blocks as f64 / seconds, transactions: transactions as f64 / seconds }
     }

@@ -18,6 +18,7 @@ use millrace_pipeline::stages::sync::SyncInlet;
 use crate::config::{GroupConfig, NodeConfig, PeerLists};
 use crate::node::groups::Groups;
 use crate::node::metrics;
+use crate::node::report::KnownNames;
 use crate::node::{network, report};
 use crate::reload::Target;
 use crate::status::NodeStatus;
@@ -44,18 +45,13 @@ pub(super) struct NodeHandle {
     started: Instant,
     /// Where the node's files lie.
     directory: PathBuf,
+    names: KnownNames,
     is_stopping: AtomicBool,
     network: Option<Arc<PeerNetwork>>,
 }
 
 impl NodeHandle {
-    pub fn new(
-        config: &NodeConfig,
-        groups: Groups,
-        doors: Doors,
-        metrics: MetricsHandle,
-        network: Option<Arc<PeerNetwork>>,
-    ) -> Self {
+    pub fn new(config: &NodeConfig, groups: Groups, doors: Doors, metrics: MetricsHandle, network: Option<Arc<PeerNetwork>>) -> Self {
         let info = NodeInfo {
             chain_id: config.chain_id,
             node_id: config.key.node_id(),
@@ -67,7 +63,8 @@ impl NodeHandle {
         let configured_peers = config.p2p.peers.clone();
         let directory = config.file.parent().map(Into::into).unwrap_or_default();
         let is_stopping = AtomicBool::new(false);
-        Self { info, configured_peers, groups, doors, metrics, started: Instant::now(), directory, is_stopping, network }
+        let (started, names) = (Instant::now(), KnownNames::default());
+        Self { info, configured_peers, groups, doors, metrics, started, directory, names, is_stopping, network }
     }
 
     /// From now on every submission is refused.
@@ -95,7 +92,8 @@ impl NodeHandle {
                 format!("group {group} has {} bytes of transactions waiting for verification; try again", ledger.ingress().bytes());
             return (submission.reply)(Err(SubmitError::Busy(message)));
         }
-        let Err(error) = self.doors.submissions.send(group, Incoming { ledger: Arc::clone(&ledger), submission, source: Source::Client }) else {
+        let Err(error) = self.doors.submissions.send(group, Incoming { ledger: Arc::clone(&ledger), submission, source: Source::Client })
+        else {
             return;
         };
         ledger.ingress().leave(bytes);
@@ -167,6 +165,8 @@ impl NodeView for NodeHandle {
     fn metrics(&self) -> String {
         let mut text = self.metrics.snapshot().to_prometheus();
         metrics::render_ledgers(self.groups.registry(), &mut text);
+        // Whoever is connected while metrics are read can be named when it is gone.
+        let _ = report::network(self.network.as_deref(), &self.info.name, &self.names);
         if let Some(network) = &self.network {
             metrics::render_network(&network.counters(), &mut text);
         }
@@ -177,7 +177,7 @@ impl NodeView for NodeHandle {
     }
 
     fn status(&self) -> String {
-        let network = report::network(self.network.as_deref(), &self.info.name);
+        let network = report::network(self.network.as_deref(), &self.info.name, &self.names);
         let status = NodeStatus {
             version: env!("CARGO_PKG_VERSION").into(),
             name: self.info.name.clone(),

@@ -102,7 +102,12 @@ pub(super) fn render_network(counters: &NetworkCounters, text: &mut String) {
         ("millrace_p2p_wire_out_bytes_total", "counter", "Bytes written to sockets, TLS included.", counters.wire_out),
         ("millrace_p2p_socket_calls_total", "counter", "Reads and writes of sockets.", counters.socket_calls),
         ("millrace_p2p_over_limit_total", "counter", "Incoming connections refused because of a limit.", counters.over_limit),
-        ("millrace_p2p_duplicate_identities_total", "counter", "Times that two processes with one node id were found.", counters.duplicate_identities),
+        (
+            "millrace_p2p_duplicate_identities_total",
+            "counter",
+            "Times that two processes with one node id were found.",
+            counters.duplicate_identities,
+        ),
     ];
     for (name, kind, help, value) in single {
         head(text, name, kind, help);

@@ -2,6 +2,7 @@
 //!
 //! Invariant: reading takes no lock that a stage holds for longer than it takes to copy its own status.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -12,12 +13,16 @@ use millrace_ledger::conduct::Misconduct;
 use millrace_ledger::view::{GroupStatus, LedgerView};
 use millrace_ledger::{Ledger, Registry};
 use millrace_network::{Direction, DropReason, NetworkCounters, PeerInfo, PeerNetwork, PeerState, SessionInfo};
+use parking_lot::Mutex;
 
 use crate::certificates;
 use crate::status::{
     AddressReport, CertificateReport, ConductReport, ConsensusReport, Deed, GroupReport, GroupState, Link, NetworkReport, PoolReport, Role,
     RunningGroup, SealerReport, SessionReport, SyncPeerReport, SyncReport,
 };
+
+/// Names kept of nodes that are gone: more than a chain has.
+const MAX_NAMES: usize = 4_096;
 
 /// Milliseconds since 1970.
 pub(super) fn now_ms() -> u64 {
@@ -169,20 +174,37 @@ fn conduct(ledger: &Ledger) -> ConductReport {
     }
 }
 
+/// Names of nodes that had a session, so that those that are gone can be named.
+#[derive(Default)]
+pub(super) struct KnownNames(Mutex<BTreeMap<String, String>>);
+
+impl KnownNames {
+    /// Learns the names of those that are there, and gives all.
+    fn update(&self, sessions: &[SessionReport]) -> BTreeMap<String, String> {
+        let mut known = self.0.lock();
+        for session in sessions {
+            if known.len() < MAX_NAMES || known.contains_key(&session.node_id) {
+                known.insert(session.node_id.clone(), session.name.clone());
+            }
+        }
+        known.clone()
+    }
+}
+
 /// Sessions, addresses and losses; nothing of a node that runs alone.
-pub(super) fn network(network: Option<&PeerNetwork>, own_name: &str) -> NetworkReport {
-    let report = network.map(|network| network_report(&network.sessions(), &network.peers(), &network.counters()));
-    NetworkReport { own_name: own_name.to_owned(), ..report.unwrap_or_default() }
+pub(super) fn network(network: Option<&PeerNetwork>, own_name: &str, names: &KnownNames) -> NetworkReport {
+    let report = network.map(|network| network_report(&network.sessions(), &network.peers(), &network.counters())).unwrap_or_default();
+    NetworkReport { own_name: own_name.to_owned(), known_names: names.update(&report.sessions), ..report }
 }
 
 fn network_report(sessions: &[SessionInfo], peers: &[PeerInfo], counters: &NetworkCounters) -> NetworkReport {
     let dropped = DropReason::ALL.map(|reason| (reason.name().to_owned(), counters.dropped(reason)));
     NetworkReport {
-        own_name: String::new(),
         sessions: sessions.iter().map(session).collect(),
         addresses: peers.iter().map(address).collect(),
         dropped: dropped.into_iter().filter(|(_, count)| *count > 0).collect(),
         own_duplicate: counters.own_duplicate.map(|seen| seen.to_string()),
+        ..NetworkReport::default()
     }
 }
 

@@ -200,13 +200,18 @@ fn judge_quorum(running: &RunningGroup, status: &NodeStatus, findings: &mut Find
 fn describe_absent(sealer: &SealerReport, now_ms: u64) -> String {
     let address = sealer.address.as_ref().map(|address| format!(" at {address}")).unwrap_or_default();
     if sealer.link == Link::NotShared {
-        return format!("{}{address} is connected but does not run the group or does not count this node among its members", sealer.label());
+        return format!(
+            "{}{address} is connected but does not run the group or does not count this node among its members",
+            sealer.label()
+        );
     }
     let heard = match sealer.heard_ms {
         0 => "was not heard since this node started".into(),
         at => format!("is not reachable, last heard {}", ago(now_ms, at)),
     };
-    let error = sealer.last_error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
+    // What to do about it stands once, under the node.
+    let error = sealer.last_error.as_ref().and_then(|error| error.split("; what to do").next());
+    let error = error.map(|error| format!(" ({error})")).unwrap_or_default();
     format!("{}{address} {heard}{error}", sealer.label())
 }
 
@@ -258,7 +263,8 @@ fn judge_heights(running: &RunningGroup, findings: &mut Findings) {
             .collect();
         let progress = match (sync.is_syncing, from.is_empty()) {
             (true, false) => {
-                let left = sync.remaining_s.map_or_else(|| "the time left is not known yet".into(), |left| format!("{} left", duration(left)));
+                let left =
+                    sync.remaining_s.map_or_else(|| "the time left is not known yet".into(), |left| format!("{} left", duration(left)));
                 format!("it downloads them from {} at {} blocks/s, {left}", from.join(", "), sync.blocks_per_s)
             }
             (false, false) => "the download has not begun".into(),
@@ -337,12 +343,15 @@ fn judge_node(status: &NodeStatus, findings: &mut Findings) {
         findings.add(Level::Degraded, "The node is stopping.".into());
     }
     if let Some(seen) = &status.network.own_duplicate {
-        let text = format!("Another process uses this node's identity; it was seen at {seen}. Stop one of them: two nodes must never share a key.");
+        let text = format!(
+            "Another process uses this node's identity; it was seen at {seen}. Stop one of them: two nodes must never share a key."
+        );
         findings.add(Level::Stuck, text);
     }
     for session in &status.network.sessions {
         if let Some(seen) = &session.duplicate {
-            let text = format!("Two processes use the identity of {}: at {} and at {seen}. Stop one of them.", session.name, session.address);
+            let text =
+                format!("Two processes use the identity of {}: at {} and at {seen}. Stop one of them.", session.name, session.address);
             findings.add(Level::Degraded, text);
         }
     }

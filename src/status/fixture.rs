@@ -86,6 +86,7 @@ pub fn node(count: usize) -> NodeStatus {
         groups: vec![GroupReport { group: 1, state: GroupState::Running, running: Some(group(count)) }],
         network: NetworkReport {
             own_name: "node0".into(),
+            known_names: BTreeMap::new(),
             sessions: (1..count).map(session).collect(),
             addresses: Vec::new(),
             dropped: BTreeMap::new(),
@@ -109,7 +110,7 @@ pub fn node_with(count: usize, change: impl FnOnce(&mut RunningGroup)) -> NodeSt
 pub fn lose(group: &mut RunningGroup, node: usize, ago_ms: u64) {
     let sealer = &mut group.consensus.sealers[node];
     (sealer.link, sealer.name, sealer.heard_ms) = (Link::NotConnected, None, NOW_MS - ago_ms);
-    sealer.last_error = Some("connection refused: start the node".into());
+    sealer.last_error = Some("connection refused (socket); what to do: start the node".into());
 }
 
 /// Two stages after so many seconds: one is busy for a quarter of the time and takes 100 items a second, the other waits.

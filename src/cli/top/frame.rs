@@ -18,6 +18,9 @@ use crate::status::{GroupReport, NodeStatus, label};
 /// Border above and below, and the line of names.
 const TABLE_FRAME: u16 = 3;
 
+/// Of the table of groups.
+const COLUMNS: usize = 12;
+
 /// What was read of a node.
 #[derive(Clone)]
 pub struct Snapshot {
@@ -88,7 +91,8 @@ impl Screen<'_> {
     /// Draws the frame.
     pub fn draw(&self, frame: &mut Frame<'_>) {
         let (groups, peers, stages) = self.rows();
-        let parts = [Constraint::Length(1), Constraint::Max(groups), Constraint::Max(peers), Constraint::Length(stages), Constraint::Min(0)];
+        let parts =
+            [Constraint::Length(1), Constraint::Max(groups), Constraint::Max(peers), Constraint::Length(stages), Constraint::Min(0)];
         let [title, top, middle, bottom, _] = Layout::vertical(parts).areas(frame.area());
         let line = format!("millrace top   {} of {} nodes answer   q quits, tab next node", self.answering(), self.panes.len());
         frame.render_widget(Paragraph::new(Line::from(line).bold()), title);
@@ -103,8 +107,9 @@ impl Screen<'_> {
     }
 
     fn draw_groups(&self, frame: &mut Frame<'_>, area: Rect) {
-        let rows: Vec<Row<'static>> = self.panes.iter().enumerate().flat_map(|(index, pane)| node_rows(pane, index == self.chosen)).collect();
-        let widths = [
+        let rows: Vec<Row<'static>> =
+            self.panes.iter().enumerate().flat_map(|(index, pane)| node_rows(pane, index == self.chosen)).collect();
+        let widths: [Constraint; COLUMNS] = [
             Constraint::Length(14),
             Constraint::Length(6),
             Constraint::Length(9),
@@ -139,7 +144,7 @@ fn colour(level: Level) -> Style {
 fn node_rows(pane: &Pane, is_chosen: bool) -> Vec<Row<'static>> {
     let mark = if is_chosen { ">" } else { " " };
     let name = format!("{mark}{}", pane.name());
-    let error = pane.error.as_ref().map(|error| Row::new(vec![name.clone(), String::new(), "SILENT".into(), error.clone()]).red());
+    let error = pane.error.as_ref().map(|error| Row::new(silent_cells(&name, error)).red());
     let Some(snapshot) = &pane.snapshot else {
         let waiting = || Row::new(vec![name.clone(), String::new(), "asked".into()]);
         return vec![error.unwrap_or_else(waiting)];
@@ -153,6 +158,13 @@ fn node_rows(pane: &Pane, is_chosen: bool) -> Vec<Row<'static>> {
     rows
 }
 
+/// The reason in the last column, which has the most room.
+fn silent_cells(name: &str, error: &str) -> Vec<String> {
+    let mut cells = vec![String::new(); COLUMNS];
+    (cells[0], cells[2], cells[COLUMNS - 1]) = (name.to_owned(), "SILENT".into(), error.to_owned());
+    cells
+}
+
 fn group_row(name: &str, group: &GroupReport, level: Level, status: &NodeStatus) -> Row<'static> {
     let Some(running) = &group.running else {
         return Row::new(vec![name.to_owned(), group.group.to_string(), format!("{:?}", group.state).to_lowercase()]);
@@ -160,11 +172,8 @@ fn group_row(name: &str, group: &GroupReport, level: Level, status: &NodeStatus)
     let consensus = &running.consensus;
     let sealer = |id: &String| consensus.sealers.iter().find(|sealer| &sealer.node_id == id).map(crate::status::SealerReport::label);
     let leader = consensus.leader.as_ref().map_or_else(|| "-".into(), |id| sealer(id).unwrap_or_else(|| label(None, id)));
-    let view = if consensus.to_view > consensus.view {
-        format!("{}>{}", consensus.view, consensus.to_view)
-    } else {
-        consensus.view.to_string()
-    };
+    let view =
+        if consensus.to_view > consensus.view { format!("{}>{}", consensus.view, consensus.to_view) } else { consensus.view.to_string() };
     let mut last = format!("{}/{}", running.present(), consensus.sealers.len());
     if running.sync.is_syncing {
         let sync = &running.sync;

@@ -22,6 +22,7 @@ mod regime;
 mod render;
 mod stage;
 mod validate;
+mod wiring;
 mod worker;
 
 #[cfg(test)]
@@ -38,3 +39,4 @@ pub use regime::{Regime, RegimeTotals, blocked};
 pub use render::{GoldenMismatch, check_golden};
 pub use stage::{Batch, Stage, StageFault};
 pub use validate::TopologyError;
+pub use wiring::{WiredQueue, WiredStage, Wiring};

@@ -10,7 +10,7 @@ mod world;
 use cluster::{Cluster, Fault, Options};
 
 /// Seeds in the everyday run; others by `PBFT_SEEDS=from..to`, with what happens by `PBFT_TRACE=1`.
-const SEEDS: std::ops::Range<u64> = 0..400;
+const SEEDS: std::ops::Range<u64> = 0..200;
 
 fn seeds() -> std::ops::Range<u64> {
     let Ok(text) = std::env::var("PBFT_SEEDS") else { return SEEDS };

@@ -118,6 +118,8 @@ pub struct Cluster {
     is_healed: bool,
     actions: Actions,
     supplied: usize,
+    /// Content of a proposal that a forger claims to be prepared.
+    made_up: Option<Bytes>,
     finals: BTreeMap<u64, B256>,
     said: BTreeMap<(NodeId, Hash, u64, u64, VoteKind), Hash>,
     changed: BTreeMap<(NodeId, Hash), u64>,
@@ -150,6 +152,7 @@ impl Cluster {
             is_healed: false,
             actions: Actions::new(),
             supplied: 0,
+            made_up: None,
             finals: BTreeMap::new(),
             said: BTreeMap::new(),
             changed: BTreeMap::new(),
@@ -366,10 +369,8 @@ impl Cluster {
             Effect::Broadcast(payload) => {
                 let own = self.hosts[host].key.node_id();
                 let others: Vec<NodeId> = self.hosts[host].sealers().into_iter().filter(|node| *node != own).collect();
+                let payload = if self.faults[host] == Some(Fault::Forger) { self.forge(host, &others, payload) } else { payload };
                 self.send(host, &others, &payload);
-                if self.faults[host] == Some(Fault::Forger) {
-                    self.forge(host, &others);
-                }
             }
             Effect::Seal { height, view, after_timestamp_ms, limit } => {
                 self.hosts[host].wanted = Some((height, view, after_timestamp_ms, limit));
@@ -513,10 +514,24 @@ impl Cluster {
         !self.cut.contains(&(from, node))
     }
 
-    fn forge(&mut self, host: usize, others: &[NodeId]) {
-        if !self.dice.percent(20) {
-            return;
+    /// Sends what nobody should believe, and gives what goes in the place of an honest message.
+    fn forge(&mut self, host: usize, others: &[NodeId], payload: Bytes) -> Bytes {
+        if let Ok(Message::ViewChange(change)) = Message::decode(&payload) {
+            let (key, head) = (self.hosts[host].key.clone(), self.hosts[host].head().clone());
+            let (change, content) = liar::spoil(&mut self.dice, &key, change, &head);
+            self.made_up = Some(Message::Content(content).encode());
+            return Message::ViewChange(change).encode();
         }
+        if let Some(content) = self.made_up.clone() {
+            self.send(host, others, &content);
+        }
+        if self.dice.percent(20) {
+            self.send_forgeries(host, others);
+        }
+        payload
+    }
+
+    fn send_forgeries(&mut self, host: usize, others: &[NodeId]) {
         let key = self.hosts[host].key.clone();
         let head = self.hosts[host].head().clone();
         let view = self.hosts[host].engine.as_ref().map_or(0, |engine| engine.view);

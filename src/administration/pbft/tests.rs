@@ -116,6 +116,14 @@ fn views_do_not_run_away_from_a_member_that_asks_for_huge_ones() {
 }
 
 #[test]
+fn forged_proofs_of_view_changes_change_nothing() {
+    for seed in 0..40 {
+        let network = Options { delay_ms: 400, drop_percent: 10, duplicate_percent: 5, timeout_ms: 1_000, ..calm(4, vec![Fault::Forger]) };
+        run(Options { seed, has_partitions: true, ..network });
+    }
+}
+
+#[test]
 fn an_equivocating_member_is_found_out() {
     let mut cluster = Cluster::new(calm(4, vec![Fault::Twin]));
     cluster.run();

@@ -76,6 +76,10 @@ impl PbftEngine {
         if self.changing.is_some() {
             return true;
         }
+        // Others go on: this node needs their blocks and not another leader.
+        if self.peers_ahead() > self.epoch.max_faulty() {
+            return false;
+        }
         if self.epoch_ends_at.is_some() {
             return self.lacks_checkpoints();
         }

@@ -494,3 +494,22 @@ fn a_changed_bit_in_the_start_of_a_view_is_refused() {
         }
     }
 }
+
+#[test]
+fn a_node_that_is_behind_leaves_the_leader_alone() {
+    let wait = |claims: &[usize]| {
+        let mut engine = engine(4, 1);
+        engine.start(NOW_MS);
+        engine.handle(Input::Pending(true), NOW_MS);
+        for from in claims {
+            let status = Status { epoch: engine.epoch_hash, view: 0, to_view: 0, final_height: 9, committed: 9, have: Vec::new() };
+            engine.handle(frame(*from, Message::Status(status).encode()), NOW_MS);
+        }
+        for second in 1..=4 {
+            engine.handle(Input::Tick, NOW_MS + second * 1_000);
+        }
+        engine.status().to_view
+    };
+    assert_eq!(wait(&[2, 3]), 0, "one of two is honest: the others go on");
+    assert_eq!(wait(&[3]), 1, "one claim may be a lie");
+}

@@ -41,7 +41,7 @@ pub struct Options {
     pub duplicate_percent: u64,
     pub delay_ms: u64,
     pub has_crashes: bool,
-    /// Crashes in 3,000 turns.
+    /// Crashes in 3,000 turns; five times as many in turns that record something.
     pub crashes: u64,
     pub has_partitions: bool,
     pub has_epoch_changes: bool,
@@ -75,7 +75,7 @@ impl Options {
             duplicate_percent: dice.pick(&[0, 5, 50]),
             delay_ms: dice.pick(&[5, 30, 200, 1_500]),
             has_crashes: dice.percent(60),
-            crashes: dice.pick(&[1, 3, 10, 30]),
+            crashes: dice.pick(&[1, 3, 10, 20]),
             has_partitions: dice.percent(50),
             has_epoch_changes: dice.percent(40),
             has_clock_jumps: dice.percent(20),
@@ -312,9 +312,11 @@ impl Cluster {
 
     /// Like the order stage: records first, then everything else in order. A crash may come at any point.
     fn carry_out(&mut self, host: usize, effects: Vec<Effect>) {
-        let dies =
-            self.options.has_crashes && !self.is_healed && self.faults[host].is_none() && self.dice.below(3_000) < self.options.crashes;
         let (records, others): (Vec<Effect>, Vec<Effect>) = effects.into_iter().partition(|effect| matches!(effect, Effect::Record { .. }));
+        // A crash between a record and what follows from it is the one to look for.
+        let chance = if records.is_empty() { self.options.crashes } else { 5 * self.options.crashes };
+        let may_die = self.options.has_crashes && !self.is_healed && self.faults[host].is_none();
+        let dies = may_die && self.dice.below(3_000) < chance;
         let survives = others.len() as u64;
         let last = if dies { self.dice.below(survives + 1) } else { survives };
         if dies && self.dice.percent(50) {

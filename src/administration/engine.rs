@@ -180,7 +180,8 @@ pub enum Effect {
         /// Signatures of distinct sealers.
         signatures: Vec<BlockSignature>,
     },
-    /// Everything sealed, gathered, ordered or executed above this height is void; its transactions go back to the pool.
+    /// Everything sealed, gathered, ordered or executed above this height is void; its transactions go back to the pool, and no answer
+    /// to what is void may reach the engine. What executing a lower height ended stays ended.
     Void {
         /// Last height that stands.
         above: u64,

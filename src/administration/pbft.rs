@@ -25,6 +25,7 @@ mod message;
 mod order;
 mod records;
 mod repair;
+mod signing;
 mod slot;
 mod status;
 mod timer;
@@ -207,6 +208,7 @@ impl PbftEngine {
                 slot.prepared = Some(prepared);
                 let digest = slot.prepared.as_ref().map(|prepared| prepared.digest).expect("just set");
                 slot.adopt(digest, Standing::Linked);
+                (slot.is_gathering, slot.is_reserved) = (true, true);
             } else {
                 slot.prepared = Some(prepared);
             }
@@ -239,7 +241,7 @@ impl PbftEngine {
         match Message::decode(frame) {
             Ok(Message::Propose(vote, content)) => self.on_propose(from, vote, content, frame),
             Ok(Message::Vote(vote)) => self.on_vote(from, vote, frame),
-            Ok(Message::Votes(votes)) => self.on_votes(from, &votes, frame),
+            Ok(Message::Votes(votes)) => self.on_votes(from, &votes),
             Ok(Message::ViewChange(change)) => self.on_view_change(from, change),
             Ok(Message::NewView(new_view)) => self.on_new_view(from, new_view),
             Ok(Message::Fetch(height, digest)) => self.on_fetch(from, height, digest),

@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use millrace_base::{B256, BlockHeader, BlockSignature, NodeId, Signature, keccak256};
+use millrace_base::{B256, BlockHeader, BlockSignature, keccak256};
 
 use super::message::{Brief, Certificate, Hash, NewView, Stable, ViewChange, Vote, VoteKind, stable_header};
+use super::signing::verify;
 use crate::digest::Domain;
 use crate::epoch::Epoch;
 
@@ -211,22 +212,4 @@ impl Verifier<'_> {
         skipped.sort_unstable_by_key(|(times, sealer)| (std::cmp::Reverse(*times), *sealer));
         skipped.into_iter().take(faulty).map(|(_, sealer)| sealer).collect()
     }
-}
-
-#[cfg(not(test))]
-pub(super) fn verify(node: &NodeId, digest: B256, signature: &Signature) -> bool {
-    node.verify(digest, signature)
-}
-
-/// In tests the nodes of a cluster share their answers, since all check the same signatures.
-#[cfg(test)]
-pub(super) fn verify(node: &NodeId, digest: B256, signature: &Signature) -> bool {
-    type Answers = std::collections::HashMap<(NodeId, B256, Signature), bool>;
-    thread_local!(static ANSWERS: std::cell::RefCell<Answers> = std::cell::RefCell::default());
-    ANSWERS.with_borrow_mut(|answers| {
-        if answers.len() > 1 << 16 {
-            answers.clear();
-        }
-        *answers.entry((*node, digest, *signature)).or_insert_with(|| node.verify(digest, signature))
-    })
 }

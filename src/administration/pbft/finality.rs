@@ -20,7 +20,7 @@ impl PbftEngine {
             let Some(slot) = self.slots.get_mut(&height).filter(|slot| slot.ordered.is_some()) else { return };
             let (Some(header), Some(transactions)) = (&slot.header, &slot.transactions) else { return };
             let proposal = Proposal { header: header.clone(), transactions: transactions.clone() };
-            slot.is_handed_out = true;
+            (slot.is_handed_out, slot.is_reserved) = (true, true);
             self.next_to_execute += 1;
             self.effects.push(Effect::Execute(Box::new(proposal)));
         }
@@ -50,14 +50,14 @@ impl PbftEngine {
         let mut is_any = false;
         loop {
             let height = self.final_height.saturating_add(1);
-            let Some((own, header)) = self.slots.get(&height).and_then(|slot| slot.executed.clone()) else { return is_any };
+            let Some(own) = self.slots.get(&height).and_then(|slot| slot.executed.as_ref()).map(|(hash, _)| *hash) else { return is_any };
             if let Some(quorum) = self.diverging(height, own) {
                 self.effects.push(Effect::Diverged { height, own, quorum });
                 self.is_halted = true;
                 return false;
             }
-            let Some(votes) = self.quorum_of(height, VoteKind::Checkpoint, own) else { return is_any };
-            let next_epoch = self.finalize(height, (own, header), votes);
+            let Some(votes) = self.signatures_over(height, own) else { return is_any };
+            let next_epoch = self.finalize(height, own, votes);
             is_any = true;
             if let Some(epoch) = next_epoch {
                 // What a lone sealer decided it may decide again after a crash, until it is durable: nobody builds on it before.
@@ -73,27 +73,31 @@ impl PbftEngine {
 
     /// The hash that a quorum signed, when it is not this node's own.
     fn diverging(&mut self, height: u64, own: B256) -> Option<B256> {
-        let imported = self.slots.get(&height).and_then(|slot| slot.imported.as_ref()).map(|block| block.header.hash());
-        if imported.is_some_and(|hash| hash != own) {
-            return imported;
+        if let Some((hash, _)) = self.slots.get(&height)?.finality.as_ref().filter(|(hash, _)| *hash != own) {
+            return Some(*hash);
         }
         let subjects = self.slots.get(&height)?.votes.subjects(VoteKind::Checkpoint);
         subjects.into_iter().find(|subject| *subject != own && self.quorum_of(height, VoteKind::Checkpoint, *subject).is_some())
     }
 
-    fn finalize(&mut self, height: u64, block: (B256, BlockHeader), votes: Vec<Vote>) -> Option<Epoch> {
-        let (hash, header) = block;
+    fn signatures_over(&mut self, height: u64, own: B256) -> Option<Vec<Vote>> {
+        let given = self.slots.get(&height)?.finality.as_ref().filter(|(hash, _)| *hash == own).map(|(_, votes)| votes.clone());
+        given.or_else(|| self.quorum_of(height, VoteKind::Checkpoint, own))
+    }
+
+    fn finalize(&mut self, height: u64, hash: B256, votes: Vec<Vote>) -> Option<Epoch> {
         let signatures: Vec<BlockSignature> =
             votes.iter().map(|vote| BlockSignature { index: vote.sealer, signature: vote.signature }).collect();
         if height >= self.epoch.start && self.quorum() > 1 {
-            self.stable = Some((height, Stable { header: header.encode_rlp(), signatures: signatures.clone() }));
+            let header = self.slots.get(&height).and_then(|slot| slot.executed.as_ref()).map(|(_, header)| header.encode_rlp());
+            self.stable = header.map(|header| (height, Stable { header, signatures: signatures.clone() }));
         }
         self.effects.push(Effect::Finalize { height, hash, signatures });
         self.final_height = height;
         self.final_hash = hash;
         self.timer.progress();
         let slot = self.slots.get_mut(&height).expect("it was executed");
-        slot.finality = Some(votes);
+        slot.finality = Some((hash, votes));
         slot.imported = None;
         slot.next_epoch.take()
     }

@@ -108,9 +108,7 @@ impl PbftEngine {
         let votes = self.verifier().check_final(&block.header, block.header.hash(), &block.signatures)?;
         self.make_way(&block);
         let slot = self.slots.entry(height).or_default();
-        for vote in votes {
-            slot.votes.insert_valid(vote);
-        }
+        slot.finality = Some((block.header.hash(), votes));
         if slot.ordered.is_none() || slot.transactions.is_none() {
             slot.header = Some(header_of(&block, slot, self.epoch_hash.into()));
             slot.transactions = Some(block.transactions.clone());

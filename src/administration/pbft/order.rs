@@ -10,7 +10,8 @@ use millrace_base::{B256, Bytes, NodeId, VerifiedTx};
 use super::PbftEngine;
 use super::message::{Brief, Certificate, Content, Message, Vote, VoteKind};
 use super::records::Record;
-use super::slot::{Ordered, Prepared, Slot, Standing};
+use super::signing::sign;
+use super::slot::{Ordered, Prepared, Standing};
 use crate::engine::{Effect, Gathered, ProposalHeader};
 
 /// What a proposal builds on.
@@ -109,29 +110,34 @@ impl PbftEngine {
         self.report(contradiction, vote);
     }
 
-    /// Votes that somebody passed on. A quorum of commits decides in whatever view it was reached.
-    pub(super) fn on_votes(&mut self, from: NodeId, votes: &[Vote], frame: &Bytes) {
-        if votes.len() > self.epoch.sealers.len() {
-            return self.refuse(from, format!("{} votes of {} sealers", votes.len(), self.epoch.sealers.len()));
-        }
-        let Some(first) = votes.first().copied() else { return };
-        if first.kind != VoteKind::Commit || first.epoch != self.epoch_hash {
-            return votes.iter().for_each(|vote| self.on_vote(from, *vote, frame));
-        }
+    /// Votes that somebody passed on: a quorum that decides or finalises, in whatever view it was reached.
+    pub(super) fn on_votes(&mut self, from: NodeId, votes: &[Vote]) {
+        let Some(first) = votes.first().copied().filter(|first| first.epoch == self.epoch_hash) else { return };
+        let is_near = first.height > self.committed_height && first.height <= self.last_tracked();
         let slot = self.slots.get(&first.height);
-        if first.height <= self.committed_height || first.height > self.last_tracked() || slot.is_some_and(|slot| slot.ordered.is_some()) {
+        let is_known = match first.kind {
+            VoteKind::Commit => slot.is_some_and(|slot| slot.ordered.is_some()),
+            VoteKind::Checkpoint => slot.is_some_and(|slot| slot.finality.is_some()),
+            VoteKind::Propose | VoteKind::Prepare => true,
+        };
+        if !is_near || is_known {
             return;
         }
         let same =
             |vote: &&Vote| (vote.kind, vote.height, vote.view, vote.subject) == (first.kind, first.height, first.view, first.subject);
         let verifier = self.verifier();
-        let mut good: Vec<Vote> = votes.iter().filter(same).filter(|vote| verifier.is_good(vote)).copied().collect();
+        // More than there are sealers cannot be distinct and is not looked at.
+        let candidates = votes.iter().take(self.epoch.sealers.len());
+        let mut good: Vec<Vote> = candidates.filter(same).filter(|vote| verifier.is_good(vote)).copied().collect();
         good.sort_unstable_by_key(|vote| vote.sealer);
         good.dedup_by_key(|vote| vote.sealer);
         if good.len() < self.quorum() {
-            return self.refuse(from, format!("a commit certificate for height {} has {} good signers", first.height, good.len()));
+            return self.refuse(from, format!("{} {}s for height {} are no quorum", good.len(), first.kind.name(), first.height));
         }
-        self.decided(first.height, first.subject.into(), good);
+        match first.kind {
+            VoteKind::Commit => self.decided(first.height, first.subject.into(), good),
+            _ => self.slots.entry(first.height).or_default().finality = Some((first.subject.into(), good)),
+        }
     }
 
     /// Two statements of one sealer that contradict each other are evidence, once for each place.
@@ -175,6 +181,7 @@ impl PbftEngine {
         slot.transactions = Some(transactions);
         // The pool reserved them when it handed them out.
         slot.is_gathering = true;
+        slot.is_reserved = true;
         slot.frame = Some(frame.clone());
         slot.votes.insert_valid(vote);
         slot.touched_ms = self.timer.now_ms();
@@ -189,8 +196,9 @@ impl PbftEngine {
                     header.transactions.len() == transactions.len()
                         && header.transactions.iter().zip(&transactions).all(|(hash, transaction)| *hash == transaction.hash())
                 });
-                if is_same && slot.transactions.is_none() {
-                    slot.transactions = Some(transactions);
+                if is_same {
+                    slot.is_reserved = true;
+                    slot.transactions.get_or_insert(transactions);
                 }
             }
             // A quorum found it good, or this node did before: what the pool says now cannot change that.
@@ -271,7 +279,8 @@ impl PbftEngine {
     /// Asks for the transactions of a proposal, or for its content when only its digest is known.
     fn gather(&mut self, height: u64) {
         let below = height - 1;
-        let is_next = below <= self.committed_height || height == self.epoch.start || self.slots.get(&below).is_some_and(Slot::is_ready);
+        let is_next =
+            below <= self.committed_height || height == self.epoch.start || self.slots.get(&below).is_some_and(|slot| slot.is_reserved);
         let Some(slot) = self.slots.get_mut(&height) else { return };
         let stands = slot.standing == Standing::Linked || slot.ordered.is_some();
         if slot.is_gathering || !stands || slot.imported.is_some() || (slot.header.is_some() && !is_next) {
@@ -333,14 +342,14 @@ impl PbftEngine {
     fn commit(&mut self, height: u64) {
         let Some(own) = self.may_vote(height) else { return };
         let Some(slot) = self.slots.get(&height) else { return };
-        let (Some(digest), Standing::Linked) = (slot.digest, slot.standing) else { return };
-        let (Some(header), Some(transactions)) = (&slot.header, &slot.transactions) else { return };
-        if slot.votes.has(VoteKind::Commit, own) || !self.is_contiguous(height, header.previous) {
+        let (Some(digest), Standing::Linked, true) = (slot.digest, slot.standing, slot.transactions.is_some()) else { return };
+        let Some(previous) = slot.header.as_ref().map(|header| header.previous) else { return };
+        if slot.votes.has(VoteKind::Commit, own) || !self.is_contiguous(height, previous) {
             return;
         }
-        let (header, transactions) = (header.clone(), transactions.clone());
         let Some(votes) = self.quorum_of(height, VoteKind::Prepare, digest) else { return };
-        if self.quorum() > 1 {
+        let Some(slot) = self.slots.get(&height).filter(|_| self.quorum() > 1) else { return self.vote(VoteKind::Commit, height, digest) };
+        if let (Some(header), Some(transactions)) = (slot.header.clone(), slot.transactions.clone()) {
             let signers = votes.iter().map(|vote| (vote.sealer, vote.kind, vote.signature)).collect();
             let certificate = Certificate { brief: Brief::of(&self.domain, &header), view: self.view, signers };
             self.remember(Prepared { certificate, digest, header, transactions });
@@ -399,7 +408,7 @@ impl PbftEngine {
     pub(super) fn void_from(&mut self, height: u64) {
         for slot in self.slots.range_mut(height..).map(|(_, slot)| slot) {
             slot.drop_proposal();
-            slot.is_gathering = false;
+            (slot.is_gathering, slot.is_reserved) = (false, false);
         }
         self.asked = self.asked.filter(|(asked, _)| *asked < height);
         self.effects.push(Effect::Void { above: height - 1 });
@@ -417,7 +426,7 @@ impl PbftEngine {
         }
         let mut vote =
             Vote { kind, epoch: self.epoch_hash, height, view, subject: subject.0, sealer, signature: millrace_base::Signature([0; 65]) };
-        vote.signature = self.key.sign(vote.statement(&self.domain));
+        vote.signature = sign(&self.key, vote.statement(&self.domain));
         if earlier.is_none() {
             self.promises.say(&vote);
             self.effects.push(Effect::Record { height, body: Record::vote(&vote).encode() });
@@ -455,7 +464,8 @@ impl PbftEngine {
         }
         let has_spoken = [VoteKind::Prepare, VoteKind::Commit].iter().any(|kind| self.promises.said(*kind, height, self.view).is_some());
         let below = height - 1;
-        let is_next = below <= self.committed_height || height == self.epoch.start || self.slots.get(&below).is_some_and(Slot::is_ready);
+        let is_next =
+            below <= self.committed_height || height == self.epoch.start || self.slots.get(&below).is_some_and(|slot| slot.is_reserved);
         let Some(parent) = self.parent(height).filter(|_| is_next && !has_spoken && self.may_vote(height).is_some()) else { return };
         self.asked = Some((height, self.view));
         let limit = self.epoch.tx_count_limit;

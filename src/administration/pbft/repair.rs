@@ -56,7 +56,7 @@ impl PbftEngine {
 
     /// Asks again for what did not come, with everybody who may have it by now.
     fn repeat_wishes(&mut self) {
-        let lacks = |slot: &&Slot| slot.is_gathering && slot.transactions.is_none();
+        let lacks = |slot: &&Slot| slot.is_gathering && !slot.is_reserved;
         let heights: Vec<u64> = self
             .slots
             .range(self.committed_height.saturating_add(1)..)
@@ -140,7 +140,7 @@ impl Slot {
     /// Checkpoints: all of them once the block is final, else this node's own.
     fn signatures_for(&self, own: u32) -> Option<Message> {
         match &self.finality {
-            Some(votes) => Some(Message::Votes(votes.clone())),
+            Some((_, votes)) => Some(Message::Votes(votes.clone())),
             None => self.votes.get(VoteKind::Checkpoint, own).copied().map(Message::Vote),
         }
     }

@@ -161,6 +161,8 @@ pub struct Slot {
     pub transactions: Option<Vec<VerifiedTx>>,
     /// Whether the pool was asked for its transactions.
     pub is_gathering: bool,
+    /// Whether the pool holds them for this height, so that it gives them to no proposal above.
+    pub is_reserved: bool,
     pub votes: Votes,
     pub prepared: Option<Prepared>,
     /// Digest whose transactions are in the vote log.
@@ -172,8 +174,9 @@ pub struct Slot {
     /// Hash and header, once executed.
     pub executed: Option<(B256, BlockHeader)>,
     pub next_epoch: Option<Epoch>,
-    /// Good signatures of a quorum over the executed hash, once final.
-    pub finality: Option<Vec<Vote>>,
+    /// A hash with good signatures of a quorum over it: from a downloaded block, from somebody who passed them on, or counted here.
+    /// Complete in itself, so that a sealer who signed another hash as well cannot take its signature out.
+    pub finality: Option<(B256, Vec<Vote>)>,
     /// When this node last said something about it, on the engine's own clock.
     pub touched_ms: u64,
 }
@@ -190,6 +193,7 @@ impl Slot {
         self.standing = Standing::Unlinked;
         self.transactions = None;
         self.is_gathering = false;
+        self.is_reserved = false;
     }
 
     /// Makes `digest` the slot's proposal, with what is known of its content.
@@ -205,11 +209,6 @@ impl Slot {
             self.header = Some(prepared.header.clone());
             self.transactions = Some(prepared.transactions.clone());
         }
-    }
-
-    /// Whether its transactions are reserved here, so that what is proposed above it cannot repeat them.
-    pub fn is_ready(&self) -> bool {
-        self.ordered.is_some() || (self.standing == Standing::Linked && self.transactions.is_some())
     }
 
     /// The content of a proposal, wherever this node keeps it.

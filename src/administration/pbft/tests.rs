@@ -2,13 +2,15 @@
 mod cluster;
 #[path = "tests/liar.rs"]
 mod liar;
+#[path = "tests/unit.rs"]
+mod unit;
 #[path = "tests/world.rs"]
 mod world;
 
-use cluster::{Cluster, Options};
+use cluster::{Cluster, Fault, Options};
 
-/// Seeds in the everyday run; more by `PBFT_SEEDS=from..to`.
-const SEEDS: std::ops::Range<u64> = 0..300;
+/// Seeds in the everyday run; others by `PBFT_SEEDS=from..to`.
+const SEEDS: std::ops::Range<u64> = 0..400;
 
 fn seeds() -> std::ops::Range<u64> {
     let Ok(text) = std::env::var("PBFT_SEEDS") else { return SEEDS };
@@ -25,7 +27,7 @@ fn run(options: Options) -> Cluster {
 #[test]
 fn clusters_agree_and_go_on_whatever_the_network_and_the_faulty_do() {
     let (mut heights, mut crashes, mut evidence, mut events) = (0, 0, 0, 0);
-    let mut failed = Vec::new();
+    let (mut failed, mut healing) = (Vec::new(), Vec::new());
     let began = std::time::Instant::now();
     for seed in seeds() {
         let caught = std::panic::catch_unwind(|| run(Options::of(seed)));
@@ -37,11 +39,72 @@ fn clusters_agree_and_go_on_whatever_the_network_and_the_faulty_do() {
         crashes += cluster.crashes;
         evidence += cluster.evidence;
         events += cluster.handled;
+        healing.push((cluster.seconds_to_heal, seed));
     }
-    println!(
-        "{} seeds, {heights} heights, {crashes} crashes, {evidence} contradictions found, {events} events, {:?}",
-        seeds().count(),
-        began.elapsed()
-    );
+    healing.sort_unstable();
+    let (count, spent) = (seeds().count(), began.elapsed());
+    println!("{count} seeds, {heights} heights, {crashes} crashes, {evidence} contradictions found, {events} events, {spent:?}");
+    println!("slowest to heal (s, seed): {:?}", healing.iter().rev().take(8).collect::<Vec<_>>());
     assert_eq!(failed, Vec::<u64>::new(), "seeds that failed");
+}
+
+/// A quiet network with one faulty member: what the engine costs and how fast it is.
+fn calm(sealers: usize, faulty: Vec<Fault>) -> Options {
+    Options {
+        sealers,
+        faulty,
+        observers: 0,
+        window: 8,
+        timeout_ms: 3_000,
+        drop_percent: 0,
+        duplicate_percent: 0,
+        delay_ms: 5,
+        has_crashes: false,
+        has_partitions: false,
+        has_epoch_changes: false,
+        has_clock_jumps: false,
+        spread_percent: 100,
+        chaos_ms: 20_000,
+        sends_before_sync: false,
+        ..Options::of(1)
+    }
+}
+
+#[test]
+fn a_silent_member_costs_one_timeout_and_is_passed_over_afterwards() {
+    for sealers in [4, 7, 10] {
+        let mut cluster = Cluster::new(calm(sealers, vec![Fault::Silent]));
+        cluster.run_for(10_000);
+        let (view, height) = (cluster.highest_view(), cluster.height());
+        assert!(view >= 1, "the silent member led and was left");
+        cluster.run_for(20_000);
+        assert_eq!(cluster.highest_view(), view, "no other view change");
+        assert!(cluster.height() > height + 40, "{} after {height}", cluster.height());
+    }
+}
+
+#[test]
+fn an_idle_cluster_says_nothing_but_heartbeats_and_keeps_its_view() {
+    let mut cluster = Cluster::new(Options { supplies: 0, ..calm(4, Vec::new()) });
+    cluster.run_for(5_000);
+    let before = cluster.sent;
+    cluster.run_for(60_000);
+    assert_eq!((cluster.highest_view(), cluster.height()), (0, 0));
+    let a_second = (cluster.sent - before) / 60;
+    assert!((11..=13).contains(&a_second), "{a_second} messages a second between four nodes");
+}
+
+#[test]
+fn views_do_not_run_away_from_a_member_that_asks_for_huge_ones() {
+    let mut cluster = Cluster::new(Options { chaos_ms: 30_000, ..calm(4, vec![Fault::Forger]) });
+    cluster.run_for(30_000);
+    assert!(cluster.highest_view() <= 2, "view {}", cluster.highest_view());
+    assert!(cluster.height() > 60, "{}", cluster.height());
+}
+
+#[test]
+fn an_equivocating_member_is_found_out() {
+    let mut cluster = Cluster::new(calm(4, vec![Fault::Twin]));
+    cluster.run();
+    assert!(cluster.evidence > 0);
 }

@@ -73,6 +73,12 @@ impl Timer {
         self.restart();
     }
 
+    /// Whether half of the wait is over.
+    pub fn is_half_over(&self, base_ms: u64) -> bool {
+        let ends = self.due_ms(base_ms).zip(self.since_ms);
+        ends.is_some_and(|(due, since)| self.now_ms.saturating_sub(since) >= due.saturating_sub(since) / 2)
+    }
+
     /// When the wait is over, on the engine's own clock.
     pub fn due_ms(&self, base_ms: u64) -> Option<u64> {
         let cap = LONGEST_TIMEOUT_MS.max(base_ms);

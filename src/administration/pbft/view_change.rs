@@ -13,6 +13,7 @@ use super::PbftEngine;
 use super::certificate::{Known, Plan, SKIPPED_HEIGHTS};
 use super::message::{Message, NewView, ViewChange};
 use super::records::{PROMISE_HEIGHTS, Record};
+use super::signing::sign;
 use super::slot::Standing;
 use crate::engine::Effect;
 use millrace_base::{B256, NodeId, Signature};
@@ -87,8 +88,7 @@ impl PbftEngine {
     pub(super) fn on_timeout(&mut self) {
         let wanted = match &self.changing {
             None => {
-                let late = self.first_unordered();
-                self.suspect(self.leader(self.view, late));
+                self.suspect_leader();
                 self.view.max(self.promises.floor)
             }
             Some(changing) if changing.own.is_none() => changing.to,
@@ -108,6 +108,11 @@ impl PbftEngine {
     fn first_unordered(&self) -> u64 {
         let first = self.committed_height.saturating_add(1);
         (first..).find(|height| self.slots.get(height).is_none_or(|slot| slot.ordered.is_none())).unwrap_or(first)
+    }
+
+    fn suspect_leader(&mut self) {
+        let late = self.first_unordered();
+        self.suspect(self.leader(self.view, late));
     }
 
     fn suspect(&mut self, sealer: u32) {
@@ -141,7 +146,7 @@ impl PbftEngine {
         let suspects = self.views.suspects.iter().filter(|(_, until)| **until > now).map(|(sealer, _)| *sealer).collect();
         let signature = Signature([0; 65]);
         let mut change = ViewChange { epoch: self.epoch_hash, to_view, sealer, stable, certificates, suspects, signature };
-        change.signature = self.key.sign(change.statement(&self.domain));
+        change.signature = sign(&self.key, change.statement(&self.domain));
         self.broadcast(Message::ViewChange(change.clone()).encode());
         self.views.changes.insert(sealer, change.clone());
         if let Some(changing) = &mut self.changing {
@@ -184,6 +189,10 @@ impl PbftEngine {
         let mut higher: Vec<u64> = self.views.changes.values().map(|change| change.to_view).filter(|view| *view > to).collect();
         higher.sort_unstable_by(|a, b| b.cmp(a));
         if let Some(view) = higher.get(self.epoch.max_faulty()).copied() {
+            // Whoever was about to give up as well says who it waited for.
+            if self.changing.is_none() && self.timer.is_half_over(self.epoch.consensus_timeout_ms) {
+                self.suspect_leader();
+            }
             self.start_change(view);
         }
     }
@@ -213,7 +222,7 @@ impl PbftEngine {
             return;
         }
         let mut new_view = NewView { epoch: self.epoch_hash, view, changes, signature: Signature([0; 65]) };
-        new_view.signature = self.key.sign(new_view.statement(&self.domain));
+        new_view.signature = sign(&self.key, new_view.statement(&self.domain));
         self.promises.began = view;
         let record = Record::NewView { epoch: self.epoch_hash, view };
         self.effects.push(Effect::Record { height: self.committed_height.saturating_add(PROMISE_HEIGHTS), body: record.encode() });

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use millrace_base::{B256, Bytes, NodeId};
 
 use super::super::message::{Hash, Message, VoteKind};
+use super::super::signing::use_cheap_signatures;
 use super::liar;
 use super::world::{self, Actions, Dice, Host, Stored};
 use crate::engine::{Effect, Engine, FinalBlock, Input};
@@ -46,6 +47,8 @@ pub struct Options {
     /// Share of transactions that reach every node at once.
     pub spread_percent: u64,
     pub chaos_ms: u64,
+    /// Transactions supplied at once, at most; 0 leaves the chain idle.
+    pub supplies: u64,
     /// Plants a bug of the driver: what leaves does not wait for the records.
     pub sends_before_sync: bool,
 }
@@ -73,6 +76,7 @@ impl Options {
             has_clock_jumps: dice.percent(20),
             spread_percent: dice.pick(&[30, 90, 100]),
             chaos_ms: 10_000 + dice.below(20_000),
+            supplies: 4,
             sends_before_sync: false,
         }
     }
@@ -114,11 +118,16 @@ pub struct Cluster {
     /// Contradictions of liars that honest nodes found.
     pub evidence: usize,
     pub crashes: usize,
+    /// Messages handed to the network.
+    pub sent: usize,
+    /// How long it took after healing until every honest node had eight blocks more than any had before.
+    pub seconds_to_heal: u64,
     pub handled: usize,
 }
 
 impl Cluster {
     pub fn new(options: Options) -> Self {
+        use_cheap_signatures();
         let genesis = world::epoch(&(0..options.sealers).collect::<Vec<_>>(), 1, options.timeout_ms);
         let mut cluster = Self {
             dice: Dice::new(options.seed.wrapping_mul(31).wrapping_add(7)),
@@ -138,6 +147,8 @@ impl Cluster {
             changed: BTreeMap::new(),
             evidence: 0,
             crashes: 0,
+            sent: 0,
+            seconds_to_heal: 0,
             handled: 0,
             options,
         };
@@ -184,8 +195,9 @@ impl Cluster {
         self.heal();
         let goal = self.finals.keys().last().copied().unwrap_or(0) + 8;
         // View timeouts are capped at 30 s, and two leaders in a row may be faulty.
-        for _ in 0..40 {
-            self.run_for(5_000);
+        for seconds in 1..=120 {
+            self.run_for(1_000);
+            self.seconds_to_heal = seconds;
             if self.live_honest().iter().all(|host| self.hosts[*host].height() >= goal) {
                 return;
             }
@@ -326,6 +338,12 @@ impl Cluster {
 
     fn carry_out_one(&mut self, host: usize, effect: Effect) {
         let life = self.hosts[host].life;
+        if std::env::var("PBFT_TRACE").is_ok()
+            && matches!(effect, Effect::Void { .. } | Effect::Execute(_) | Effect::Seal { .. } | Effect::Finalize { .. })
+        {
+            let text = format!("{effect:?}");
+            println!("{} host {host} life {life} {}", self.now_ms - START_MS, text.get(..120).unwrap_or(&text));
+        }
         match effect {
             Effect::Record { .. } => unreachable!("records were taken out"),
             Effect::Send { to, payload } => self.send(host, &[to], &payload),
@@ -397,7 +415,7 @@ impl Cluster {
         let mut signers = BTreeSet::new();
         for signature in &stored.block.signatures {
             let sealer = header.sealer_list[signature.index as usize];
-            if !super::super::certificate::verify(&sealer, hash, &signature.signature) {
+            if !super::super::signing::verify(&sealer, hash, &signature.signature) {
                 self.fail("a final block has a wrong signature");
             }
             signers.insert(sealer);
@@ -414,13 +432,16 @@ impl Cluster {
         let vote = match Message::decode(payload) {
             Ok(Message::Propose(vote, _) | Message::Vote(vote)) => vote,
             Ok(Message::ViewChange(change)) => {
+                if std::env::var("PBFT_TRACE").is_ok() {
+                    println!("{} VC to {} suspects {:?}; {}", self.now_ms - START_MS, change.to_view, change.suspects, self.describe(host));
+                }
                 let highest = self.changed.entry((node, change.epoch)).or_default();
                 *highest = change.to_view.max(*highest);
                 return;
             }
             _ => return,
         };
-        if !super::super::certificate::verify(&node, vote.statement(&world::domain()), &vote.signature) {
+        if !super::super::signing::verify(&node, vote.statement(&world::domain()), &vote.signature) {
             return;
         }
         let place = (node, vote.epoch, vote.height, vote.view, vote.kind.class());
@@ -442,6 +463,7 @@ impl Cluster {
             self.check_said(host, payload);
         }
         let from = self.hosts[host].key.node_id();
+        self.sent += to.len();
         for node in to {
             if self.faults[host] == Some(Fault::Silent) || !self.reaches(host, *node) {
                 continue;
@@ -481,7 +503,7 @@ impl Cluster {
         }
         let key = self.hosts[host].key.clone();
         let head = self.hosts[host].head().clone();
-        let view = self.hosts[host].engine.as_ref().map_or(0, |engine| engine.status().view);
+        let view = self.hosts[host].engine.as_ref().map_or(0, |engine| engine.view);
         for payload in liar::frames(&mut self.dice, &key, &head, view) {
             let target = self.dice.pick(others);
             self.send(host, &[target], &payload);
@@ -532,7 +554,7 @@ impl Cluster {
     }
 
     fn supply(&mut self) {
-        let count = self.dice.below(4);
+        let count = self.dice.below(self.options.supplies.max(1));
         for _ in 0..count {
             let transaction = world::transaction(self.supplied);
             self.supplied += 1;
@@ -644,6 +666,12 @@ impl Cluster {
         }
         let delay = 300 + self.dice.below(1_500);
         self.after(delay, Event::Sync);
+    }
+
+    /// The highest view an honest node has entered.
+    pub fn highest_view(&self) -> u64 {
+        let honest = self.live_honest().into_iter().filter_map(|host| self.hosts[host].engine.as_ref());
+        honest.map(|engine| engine.view).max().unwrap_or(0)
     }
 
     /// Heights that are final somewhere.

@@ -3,13 +3,14 @@
 use millrace_base::{B256, BlockSignature, Bytes, KeyPair, Signature};
 
 use super::super::message::{Brief, Certificate, Content, Message, Stable, ViewChange, Vote, VoteKind};
+use super::super::signing::sign;
 use super::world::{Dice, Stored, domain};
 use crate::engine::{FinalBlock, ProposalHeader};
 
 fn vote(key: &KeyPair, epoch: [u8; 32], place: (VoteKind, u64, u64), subject: B256, sealer: u32) -> Vote {
     let (kind, height, view) = place;
     let mut vote = Vote { kind, epoch, height, view, subject: subject.0, sealer, signature: Signature([0; 65]) };
-    vote.signature = key.sign(vote.statement(&domain()));
+    vote.signature = sign(key, vote.statement(&domain()));
     vote
 }
 
@@ -38,7 +39,7 @@ pub fn frames(dice: &mut Dice, key: &KeyPair, head: &Stored, view: u64) -> Vec<B
     let certificates = vec![Certificate { brief, view, signers }];
     let stable = Stable {
         header: head.block.header.encode_rlp(),
-        signatures: vec![BlockSignature { index: own, signature: key.sign(head.hash) }; quorum],
+        signatures: vec![BlockSignature { index: own, signature: sign(key, head.hash) }; quorum],
     };
     let mut change = ViewChange {
         epoch,
@@ -49,7 +50,7 @@ pub fn frames(dice: &mut Dice, key: &KeyPair, head: &Stored, view: u64) -> Vec<B
         suspects: Vec::new(),
         signature: Signature([0; 65]),
     };
-    change.signature = key.sign(change.statement(&domain()));
+    change.signature = sign(key, change.statement(&domain()));
     let mut frames = vec![
         Message::Propose(propose, Content::from(&header)).encode(),
         Message::Vote(commit).encode(),
@@ -78,6 +79,6 @@ pub fn block(dice: &mut Dice, key: &KeyPair, head: &Stored) -> FinalBlock {
     header.sealer_list = head.epoch.sealers.clone();
     header.sealer = 0;
     let index = head.epoch.index_of(&key.node_id()).unwrap_or(0);
-    let signatures = vec![BlockSignature { index, signature: key.sign(header.hash()) }; head.epoch.quorum()];
+    let signatures = vec![BlockSignature { index, signature: sign(key, header.hash()) }; head.epoch.quorum()];
     FinalBlock { header, signatures, transactions: Vec::new(), from: key.node_id() }
 }

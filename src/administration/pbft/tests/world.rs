@@ -10,7 +10,7 @@ use millrace_base::{
 
 use super::super::{MAX_AHEAD_MS, PbftConfig, PbftEngine};
 use crate::digest::Domain;
-use crate::engine::{Engine, FinalBlock, Gathered, Input, Proposal};
+use crate::engine::{FinalBlock, Gathered, Input, Proposal};
 use crate::epoch::Epoch;
 
 /// Deterministic numbers from one seed (splitmix64).
@@ -196,7 +196,7 @@ impl Host {
     }
 
     pub fn sealers(&self) -> Vec<NodeId> {
-        self.engine.as_ref().map(|engine| engine.status().sealers).unwrap_or_default()
+        self.engine.as_ref().map(|engine| engine.epoch.sealers.clone()).unwrap_or_default()
     }
 
     pub fn offer(&mut self, transaction: &VerifiedTx) {
@@ -226,7 +226,8 @@ impl Host {
 
     pub fn void(&mut self, above: u64) {
         self.wanted = None;
-        self.epoch_ended_at = None;
+        // What was ordered above the end of an epoch stays unexecuted until that itself is declared void.
+        self.epoch_ended_at = self.epoch_ended_at.filter(|end| *end < above);
         self.ahead.split_off(&(above + 1));
         self.gathering.split_off(&(above + 1));
         let heights: Vec<u64> = self.reserved.range(above + 1..).map(|(height, _)| *height).collect();

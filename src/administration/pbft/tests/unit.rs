@@ -1,0 +1,385 @@
+//! Single engines, step by step, with real signatures.
+
+use millrace_base::{B256, BlockHeader, BlockSignature, Bytes, KeyPair, Signature};
+
+use super::super::message::{Brief, Content, Message, Status, ViewChange, Vote, VoteKind};
+use super::super::{MAX_AHEAD_MS, PbftConfig, PbftEngine, WINDOW};
+use super::world::{domain, epoch, key, transaction};
+use crate::engine::{Effect, Engine, FinalBlock, Gathered, Input, ProposalHeader};
+use crate::epoch::Epoch;
+
+const NOW_MS: u64 = 1_700_000_000_000;
+
+fn engine_with(sealers: usize, own: usize, records: Vec<Bytes>) -> PbftEngine {
+    let epoch = epoch(&(0..sealers).collect::<Vec<_>>(), 1, 3_000);
+    PbftEngine::new(PbftConfig {
+        domain: domain(),
+        key: key(own),
+        epoch,
+        head: BlockHeader::default(),
+        head_hash: B256::ZERO,
+        head_signatures: Vec::new(),
+        records,
+        window: WINDOW,
+        max_ahead_ms: MAX_AHEAD_MS,
+    })
+}
+
+fn engine(sealers: usize, own: usize) -> PbftEngine {
+    engine_with(sealers, own, Vec::new())
+}
+
+fn header(height: u64, timestamp_ms: u64, epoch: &Epoch) -> BlockHeader {
+    BlockHeader { number: height, timestamp_ms, sealer_list: epoch.sealers.clone(), ..BlockHeader::default() }
+}
+
+fn executed(proposal: &ProposalHeader, epoch: &Epoch, next_epoch: Option<Epoch>) -> Input {
+    let header = BlockHeader { sealer: u64::from(proposal.sealer), ..header(proposal.height, proposal.timestamp_ms, epoch) };
+    Input::Executed { height: proposal.height, hash: header.hash(), header: Box::new(header), next_epoch }
+}
+
+/// Carries effects out as a driver would, with a perfect executor; returns the final heights.
+fn drive(engine: &mut PbftEngine, mut effects: Vec<Effect>, blocks: u64) -> Vec<(u64, B256, Vec<BlockSignature>)> {
+    let epoch = engine.epoch.clone();
+    let (mut finals, mut recorded, mut now_ms) = (Vec::new(), Vec::new(), NOW_MS);
+    while !effects.is_empty() {
+        let mut next = Vec::new();
+        for effect in effects {
+            now_ms += 1;
+            let input = match effect {
+                Effect::Record { body, .. } => {
+                    assert!(!recorded.contains(&body), "voted twice");
+                    recorded.push(body);
+                    continue;
+                }
+                Effect::Seal { height, .. } if height > blocks => continue,
+                Effect::Seal { height, view, .. } => Input::Sealed { height, view, timestamp_ms: now_ms, transactions: Vec::new() },
+                Effect::Execute(proposal) => executed(&proposal.header, &epoch, None),
+                Effect::Finalize { height, hash, signatures } => {
+                    finals.push((height, hash, signatures));
+                    Input::Committed { height }
+                }
+                _ => panic!("unexpected {effect:?}"),
+            };
+            next.extend(engine.handle(input, now_ms));
+        }
+        effects = next;
+    }
+    finals
+}
+
+fn signed(key: &KeyPair, mut vote: Vote) -> Vote {
+    vote.signature = key.sign(vote.statement(&domain()));
+    vote
+}
+
+/// A proposal of the sealer for a height in view 0, as its engine would send it.
+fn proposal(engine: &PbftEngine, sealer: u32, content: ProposalHeader) -> (B256, Bytes) {
+    let digest = Brief::of(&domain(), &content).digest(&domain());
+    let signature = Signature([0; 65]);
+    let (epoch, subject) = (engine.epoch_hash, digest.0);
+    let vote = Vote { kind: VoteKind::Propose, epoch, height: content.height, view: 0, subject, sealer, signature };
+    (digest, Message::Propose(signed(&key(sealer as usize), vote), Content::from(&content)).encode())
+}
+
+fn content(engine: &PbftEngine, height: u64, sealer: u32) -> ProposalHeader {
+    let transactions = vec![transaction(0).hash()];
+    ProposalHeader { height, epoch: engine.epoch_hash.into(), previous: B256::ZERO, timestamp_ms: NOW_MS, sealer, transactions }
+}
+
+fn frame(from: usize, payload: Bytes) -> Input {
+    Input::Frame { from: key(from).node_id(), payload }
+}
+
+fn vote(engine: &PbftEngine, kind: VoteKind, height: u64, digest: B256, sealer: u32) -> Bytes {
+    let signature = Signature([0; 65]);
+    let (epoch, subject) = (engine.epoch_hash, digest.0);
+    Message::Vote(signed(&key(sealer as usize), Vote { kind, epoch, height, view: 0, subject, sealer, signature })).encode()
+}
+
+fn refusals(effects: &[Effect]) -> Vec<String> {
+    effects.iter().filter_map(|effect| if let Effect::Refused { reason, .. } = effect { Some(reason.clone()) } else { None }).collect()
+}
+
+fn has_vote(effects: &[Effect], kind: VoteKind) -> bool {
+    let votes =
+        effects.iter().filter_map(|effect| if let Effect::Broadcast(payload) = effect { Message::decode(payload).ok() } else { None });
+    votes.into_iter().any(|message| matches!(message, Message::Vote(vote) if vote.kind == kind))
+}
+
+#[test]
+fn one_sealer_is_a_quorum_that_takes_every_step() {
+    let mut engine = engine(1, 0);
+    let effects = engine.start(NOW_MS);
+    let finals = drive(&mut engine, effects, 20);
+    assert_eq!(finals.iter().map(|(height, ..)| *height).collect::<Vec<_>>(), (1..=20).collect::<Vec<_>>());
+    for (_, hash, signatures) in finals {
+        assert_eq!(signatures.len(), 1);
+        assert!(key(0).node_id().verify(hash, &signatures[0].signature));
+    }
+    assert_eq!(engine.deadline_ms(), None, "nobody to wait for");
+}
+
+#[test]
+fn window_bounds_the_heights_in_flight() {
+    let mut engine = engine(1, 0);
+    let mut asked = Vec::new();
+    let mut effects = engine.start(NOW_MS);
+    while let Some(position) = effects.iter().position(|effect| matches!(effect, Effect::Seal { .. })) {
+        let Effect::Seal { height, view, .. } = effects.swap_remove(position) else { unreachable!() };
+        asked.push(height);
+        effects = engine.handle(Input::Sealed { height, view, timestamp_ms: 1, transactions: Vec::new() }, NOW_MS);
+    }
+    assert_eq!(asked, (1..=WINDOW).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_lone_sealer_begins_a_new_view_after_a_restart() {
+    let mut first = engine(1, 0);
+    first.start(NOW_MS);
+    let effects = first.handle(Input::Sealed { height: 1, view: 0, timestamp_ms: NOW_MS, transactions: Vec::new() }, NOW_MS);
+    let bodies = effects.into_iter().filter_map(|effect| if let Effect::Record { body, .. } = effect { Some(body) } else { None });
+    let mut second = engine_with(1, 0, bodies.collect());
+    assert!(second.start(NOW_MS).iter().any(|effect| matches!(effect, Effect::Seal { height: 1, view: 1, .. })));
+}
+
+#[test]
+fn epoch_change_voids_everything_above_it() {
+    let mut engine = engine(1, 0);
+    let old = engine.epoch.clone();
+    let next = Epoch { start: 3, tx_count_limit: 7, ..old.clone() };
+    let mut queue = engine.start(NOW_MS);
+    let (mut seals, mut executions, mut voided) = (Vec::new(), Vec::new(), None);
+    while let Some(effect) = (!queue.is_empty()).then(|| queue.remove(0)) {
+        let input = match effect {
+            Effect::Seal { height, view, limit, .. } if voided.is_none() || height == 3 => {
+                seals.push((height, limit));
+                Input::Sealed { height, view, timestamp_ms: 1, transactions: Vec::new() }
+            }
+            Effect::Execute(proposal) => {
+                executions.push((proposal.header.height, proposal.header.epoch));
+                match proposal.header.height {
+                    1 => executed(&proposal.header, &old, None),
+                    2 => executed(&proposal.header, &old, Some(next.clone())),
+                    _ if voided.is_some() => executed(&proposal.header, &next, None),
+                    // What was ordered above the change is never executed.
+                    _ => continue,
+                }
+            }
+            Effect::Finalize { height, .. } => Input::Committed { height },
+            Effect::Void { above } => {
+                voided = Some(above);
+                continue;
+            }
+            _ => continue,
+        };
+        queue.extend(engine.handle(input, NOW_MS));
+        if engine.status().final_height >= 3 {
+            break;
+        }
+    }
+    assert_eq!(voided, Some(2));
+    assert_eq!(seals.last(), Some(&(3, 7)), "height 3 is proposed again under the new settings");
+    assert_eq!(executions.last(), Some(&(3, next.digest())));
+}
+
+/// R5: a leader forges each field of its proposal; nobody votes for it.
+#[test]
+fn a_forged_field_of_a_proposal_gets_no_vote() {
+    let forge: [fn(&mut ProposalHeader); 6] = [
+        |header| header.epoch = B256::repeat_byte(1),
+        |header| header.timestamp_ms = 0,
+        |header| header.timestamp_ms += MAX_AHEAD_MS + 60_000,
+        |header| header.timestamp_ms = u64::MAX,
+        |header| header.sealer = 3,
+        |header| header.transactions = vec![B256::ZERO; 6],
+    ];
+    for change in forge {
+        let mut engine = engine(4, 1);
+        engine.start(NOW_MS);
+        let mut forged = content(&engine, 1, 0);
+        change(&mut forged);
+        let (_, payload) = proposal(&engine, 0, forged);
+        let effects = engine.handle(frame(0, payload), NOW_MS);
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Gather { .. })), "{effects:?}");
+        assert_eq!(refusals(&effects).len(), 1);
+    }
+    let mut engine = engine(4, 1);
+    engine.start(NOW_MS);
+    let (digest, payload) = proposal(&engine, 0, content(&engine, 1, 0));
+    let effects = engine.handle(frame(0, payload), NOW_MS);
+    assert!(matches!(&effects[..], [Effect::Gather { height: 1, .. }]), "{effects:?}");
+    let outcome = Gathered::Complete(vec![transaction(0)]);
+    assert!(has_vote(&engine.handle(Input::Gathered { height: 1, digest, outcome }, NOW_MS), VoteKind::Prepare));
+}
+
+#[test]
+fn a_proposal_the_pool_refuses_gets_no_vote() {
+    let mut engine = engine(4, 1);
+    engine.start(NOW_MS);
+    let (digest, payload) = proposal(&engine, 0, content(&engine, 1, 0));
+    engine.handle(frame(0, payload), NOW_MS);
+    let outcome = Gathered::Refused("nonce was used".into());
+    let effects = engine.handle(Input::Gathered { height: 1, digest, outcome }, NOW_MS);
+    assert_eq!(refusals(&effects), ["proposal for height 1: nonce was used"]);
+    assert!(!has_vote(&effects, VoteKind::Prepare));
+    assert!(engine.status().last_refusal.contains("nonce was used"));
+}
+
+/// R19: a signature for one kind of message is worth nothing in another.
+#[test]
+fn a_signature_cannot_be_used_for_another_statement() {
+    let mut engine = engine(4, 1);
+    engine.start(NOW_MS);
+    let (digest, payload) = proposal(&engine, 0, content(&engine, 1, 0));
+    engine.handle(frame(0, payload), NOW_MS);
+    let outcome = Gathered::Complete(vec![transaction(0)]);
+    engine.handle(Input::Gathered { height: 1, digest, outcome }, NOW_MS);
+    let prepare = |sealer| vote(&engine, VoteKind::Prepare, 1, digest, sealer);
+    let frames: Vec<Input> = (2..4)
+        .map(|sealer| {
+            let Ok(Message::Vote(mut replayed)) = Message::decode(&prepare(sealer)) else { unreachable!() };
+            replayed.kind = VoteKind::Commit;
+            frame(sealer as usize, Message::Vote(replayed).encode())
+        })
+        .collect();
+    let genuine: Vec<Input> = (2..4).map(|sealer| frame(sealer as usize, prepare(sealer))).collect();
+    let mut effects = Vec::new();
+    for input in frames.into_iter().chain(genuine) {
+        effects.extend(engine.handle(input, NOW_MS));
+    }
+    assert!(has_vote(&effects, VoteKind::Commit), "the prepares count");
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Execute(_))), "prepares were counted as commits");
+}
+
+#[test]
+fn two_proposals_of_one_leader_are_evidence_once() {
+    let mut engine = engine(4, 1);
+    engine.start(NOW_MS);
+    let mut effects = Vec::new();
+    for timestamp_ms in [NOW_MS, NOW_MS + 1, NOW_MS + 2] {
+        let (_, payload) = proposal(&engine, 0, ProposalHeader { timestamp_ms, ..content(&engine, 1, 0) });
+        effects.extend(engine.handle(frame(0, payload), NOW_MS));
+    }
+    let evidence: Vec<_> = effects.iter().filter(|effect| matches!(effect, Effect::Evidence { .. })).collect();
+    let [Effect::Evidence { offender, statements, .. }] = &evidence[..] else { panic!("{evidence:?}") };
+    assert_eq!(*offender, key(0).node_id());
+    assert_ne!(statements[0], statements[1]);
+}
+
+/// 2.x accepts one signature many times (`spec/node-semantics.md` 2.8).
+#[test]
+fn a_block_signed_by_one_sealer_many_times_is_refused() {
+    let mut engine = engine(4, 1);
+    engine.start(NOW_MS);
+    let block_of = |engine: &PbftEngine, signers: &[u32]| {
+        let header = header(1, NOW_MS, &engine.epoch);
+        let hash = header.hash();
+        let sign = |index: &u32| BlockSignature { index: *index, signature: key(*index as usize).sign(hash) };
+        let signatures = signers.iter().map(sign).collect();
+        Input::Block(Box::new(FinalBlock { header, signatures, transactions: Vec::new(), from: key(3).node_id() }))
+    };
+    for signers in [&[2, 2, 2][..], &[0, 2], &[], &[0, 2, 2, 2]] {
+        let input = block_of(&engine, signers);
+        let effects = engine.handle(input, NOW_MS);
+        assert_eq!(refusals(&effects).len(), 1, "{signers:?}: {effects:?}");
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Execute(_))));
+    }
+    let input = block_of(&engine, &[0, 2, 3]);
+    assert!(engine.handle(input, NOW_MS).iter().any(|effect| matches!(effect, Effect::Execute(_))));
+}
+
+#[test]
+fn own_result_that_differs_from_a_quorum_stops_the_group() {
+    let mut engine = engine(4, 1);
+    engine.start(NOW_MS);
+    let header = header(1, NOW_MS, &engine.epoch);
+    let hash = header.hash();
+    let signatures = [0, 2, 3].map(|index| BlockSignature { index, signature: key(index as usize).sign(hash) }).to_vec();
+    let block = FinalBlock { header: header.clone(), signatures, transactions: Vec::new(), from: key(3).node_id() };
+    engine.handle(Input::Block(Box::new(block)), NOW_MS);
+    let own = BlockHeader { state_root: B256::repeat_byte(9), ..header };
+    let (height, next_epoch) = (1, None);
+    let effects = engine.handle(Input::Executed { height, hash: own.hash(), header: Box::new(own), next_epoch }, NOW_MS);
+    assert!(matches!(effects.last(), Some(Effect::Diverged { height: 1, quorum, .. }) if *quorum == hash), "{effects:?}");
+    assert!(engine.handle(Input::Tick, NOW_MS + 60_000).is_empty());
+}
+
+/// R4: extreme numbers in every message, from a member and from a stranger; nothing overflows, nothing is kept without bound.
+#[test]
+fn extreme_numbers_do_no_harm() {
+    let extremes = [0, 1, 2, u64::MAX - 1, u64::MAX, 1 << 63, i64::MAX as u64];
+    let mut engine = engine(4, 1);
+    engine.start(NOW_MS);
+    let epoch = engine.epoch_hash;
+    let signature = Signature([0; 65]);
+    for a in extremes {
+        for b in extremes {
+            let mut messages = Vec::new();
+            for kind in [VoteKind::Propose, VoteKind::Prepare, VoteKind::Commit, VoteKind::Checkpoint] {
+                let vote = signed(&key(0), Vote { kind, epoch, height: a, view: b, subject: [1; 32], sealer: 0, signature });
+                let content = Content { height: a, epoch, previous: [0; 32], timestamp_ms: b, sealer: 0, transactions: Vec::new() };
+                messages.extend([
+                    Message::Vote(vote),
+                    Message::Votes(vec![vote; 3]),
+                    Message::Propose(vote, content.clone()),
+                    Message::Content(content),
+                ]);
+            }
+            let (certificates, suspects) = (Vec::new(), vec![u32::MAX]);
+            messages.push(Message::ViewChange(ViewChange {
+                epoch,
+                to_view: a,
+                sealer: 0,
+                stable: None,
+                certificates,
+                suspects,
+                signature,
+            }));
+            messages.push(Message::Fetch(a, [1; 32]));
+            messages.push(Message::Status(Status { epoch, view: a, to_view: b, final_height: a, committed: b, have: vec![0; 16] }));
+            for message in messages {
+                for from in [0, 9] {
+                    engine.handle(frame(from, message.encode()), NOW_MS);
+                }
+            }
+            let header = header(a, b, &engine.epoch);
+            let block = FinalBlock { header, signatures: Vec::new(), transactions: Vec::new(), from: key(0).node_id() };
+            engine.handle(Input::Block(Box::new(block)), a);
+        }
+    }
+    assert!(engine.slots.len() as u64 <= 2 * WINDOW);
+    assert_eq!((engine.view, engine.final_height), (0, 0));
+    engine.handle(Input::Tick, u64::MAX);
+    engine.handle(Input::Tick, 0);
+}
+
+#[test]
+fn status_names_who_is_missing() {
+    let mut engine = engine(4, 1);
+    engine.start(NOW_MS);
+    engine.handle(Input::Pending(true), NOW_MS);
+    let leader = millrace_base::hex::encode(&key(0).node_id().0[..4]);
+    assert_eq!(engine.status().waits_for, format!("height 1: a proposal by {leader} in view 0"));
+    let (digest, payload) = proposal(&engine, 0, content(&engine, 1, 0));
+    engine.handle(frame(0, payload), NOW_MS);
+    let outcome = Gathered::Complete(vec![transaction(0)]);
+    engine.handle(Input::Gathered { height: 1, digest, outcome }, NOW_MS);
+    let missing: Vec<String> = [2, 3].map(|index| millrace_base::hex::encode(&key(index).node_id().0[..4])).to_vec();
+    assert_eq!(engine.status().waits_for, format!("height 1: 2 of 3 prepares; missing {} in view 0", missing.join(", ")));
+}
+
+#[test]
+fn jumps_of_the_clock_cause_no_view_change() {
+    let mut engine = engine(4, 1);
+    engine.start(NOW_MS);
+    engine.handle(Input::Pending(true), NOW_MS);
+    for now_ms in [NOW_MS + 1_000, NOW_MS - 86_400_000, NOW_MS - 86_399_000, 0] {
+        engine.handle(Input::Tick, now_ms);
+    }
+    assert_eq!(engine.status().to_view, 0, "two steps back and two of a second are less than the timeout");
+    for second in 1..=3 {
+        engine.handle(Input::Tick, second * 1_000);
+    }
+    assert_eq!(engine.status().to_view, 1);
+}

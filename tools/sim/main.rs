@@ -155,6 +155,9 @@ fn report(seed: u64, overrides: Overrides, outcome: &Outcome, sum: &mut Sum) {
     sum.crashes += outcome.crashes;
     sum.simulated_ms += outcome.simulated_ms;
     sum.worst_recovery_ms = sum.worst_recovery_ms.max((outcome.recovery_ms, seed));
+    if let Some(halted) = &outcome.faulty_halt {
+        println!("seed {seed}: a faulty member stopped itself: {halted}");
+    }
     if let Some(violation) = &outcome.violation {
         sum.failed += 1;
         let options = Options::of(seed, overrides);

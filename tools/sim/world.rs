@@ -85,6 +85,8 @@ impl Ord for Due {
 pub struct Outcome {
     /// What happened that must never happen.
     pub violation: Option<String>,
+    /// What halted a group of a faulty member: no promise, but worth a look.
+    pub faulty_halt: Option<String>,
     /// Digest of all events.
     pub trace: u64,
     /// Events.
@@ -360,8 +362,12 @@ impl World {
         let Some(running) = process.running.as_mut() else { return Ok(()) };
         let is_lost = running.power.is_lost();
         for (group, ledger) in &running.ledgers {
-            if let Some(reason) = ledger.halted().filter(|_| is_honest && !is_lost) {
-                return Err(format!("process {place}: group {group} has halted: {reason}"));
+            if let Some(reason) = ledger.halted().filter(|_| !is_lost) {
+                let halted = format!("process {place}: group {group} has halted: {reason}");
+                if is_honest {
+                    return Err(halted);
+                }
+                self.outcome.faulty_halt.get_or_insert(halted);
             }
             let head = ledger.chain().head().header.number;
             let seen = process.seen.entry(*group).or_default();

@@ -113,7 +113,10 @@ impl GroupExecution {
 
     fn void(&mut self, above: u64) {
         self.ahead.split_off(&(above + 1));
-        if let Some((_, epoch)) = self.ended.take().filter(|(end, _)| above < *end) {
+        // Ordering may void heights above the one that ended the epoch before it has heard of that end, which stands then.
+        if let Some((end, epoch)) = self.ended.take_if(|(end, _)| *end >= above)
+            && above < end
+        {
             self.epoch = epoch;
         }
     }

@@ -53,6 +53,9 @@ struct Arguments {
     /// Prints what happens, and the nodes' logs.
     #[arg(long)]
     verbose: bool,
+    /// Names also what honest nodes refused of each other.
+    #[arg(long)]
+    refusals: bool,
     /// Goes on behind a seed that fails.
     #[arg(long)]
     keep_going: bool,
@@ -92,6 +95,7 @@ fn plant(bug: Option<Bug>) {
 /// What all seeds of a call add up to.
 #[derive(Default)]
 struct Sum {
+    false_refusals: u64,
     seeds: u64,
     failed: u64,
     blocks: usize,
@@ -123,7 +127,7 @@ fn main() -> ExitCode {
                         return;
                     }
                     let outcome = run(seed, overrides, arguments.verbose);
-                    report(seed, overrides, &outcome, &mut sum.lock());
+                    report(seed, overrides, (&outcome, arguments.refusals), &mut sum.lock());
                     if count == 1 {
                         println!("{:?}\n{outcome:?}", Options::of(seed, overrides));
                     }
@@ -148,7 +152,7 @@ fn main() -> ExitCode {
     if sum.failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn report(seed: u64, overrides: Overrides, outcome: &Outcome, sum: &mut Sum) {
+fn report(seed: u64, overrides: Overrides, (outcome, is_verbose): (&Outcome, bool), sum: &mut Sum) {
     sum.seeds += 1;
     sum.blocks += outcome.blocks;
     sum.transactions += outcome.transactions;
@@ -157,6 +161,10 @@ fn report(seed: u64, overrides: Overrides, outcome: &Outcome, sum: &mut Sum) {
     sum.worst_recovery_ms = sum.worst_recovery_ms.max((outcome.recovery_ms, seed));
     if let Some(halted) = &outcome.faulty_halt {
         println!("seed {seed}: a faulty member stopped itself: {halted}");
+    }
+    sum.false_refusals += u64::from(outcome.false_refusal.is_some());
+    if let Some(refusal) = outcome.false_refusal.as_ref().filter(|_| is_verbose) {
+        println!("seed {seed}: {refusal}");
     }
     if let Some(violation) = &outcome.violation {
         sum.failed += 1;

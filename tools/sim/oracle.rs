@@ -31,7 +31,6 @@ struct Model {
     block_limit: u64,
     balances: BTreeMap<u64, u64>,
     opened: u64,
-    expired: BTreeSet<B256>,
 }
 
 /// A transaction that a process has accepted.
@@ -64,7 +63,6 @@ impl Oracle {
             block_limit,
             balances: BTreeMap::new(),
             opened: 0,
-            expired: BTreeSet::new(),
         };
         let groups = groups.iter().map(|(group, sealers)| (*group, model(sealers))).collect();
         Self { groups, accepted: Vec::new(), good: HashSet::new() }
@@ -85,8 +83,13 @@ impl Oracle {
     }
 
     /// An honest process reported that it dropped accepted transactions.
-    pub fn expired(&mut self, group: GroupId, hashes: &[B256]) {
-        self.model(group).expired.extend(hashes);
+    ///
+    /// # Errors
+    /// When one of them can still be in a block: no run is as long as the time after which a pool drops what waits.
+    pub fn expired(&self, group: GroupId, hashes: &[B256]) -> Result<(), String> {
+        let model = &self.groups[&group];
+        let wrong = hashes.iter().find(|hash| !model.is_settled(hash));
+        wrong.map_or(Ok(()), |hash| Err(format!("group {group}: accepted transaction {hash} was dropped, although it can be in the next block")))
     }
 
     /// Blocks known of a group.
@@ -276,10 +279,10 @@ impl Model {
         }
     }
 
-    /// Whether the transaction is in the chain, or can never be: its nonce is used, its limit has passed, or its drop was reported.
+    /// Whether the transaction is in the chain, or can never be: its nonce is used, or its limit has passed.
     fn is_settled(&self, hash: &B256) -> bool {
         let Some(issued) = self.issued.get(hash) else { return true };
         let is_void = issued.limit <= self.blocks.len() as u64;
-        self.places.contains_key(hash) || self.nonces.contains_key(&issued.nonce) || is_void || self.expired.contains(hash)
+        self.places.contains_key(hash) || self.nonces.contains_key(&issued.nonce) || is_void
     }
 }

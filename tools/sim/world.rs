@@ -87,6 +87,8 @@ pub struct Outcome {
     pub violation: Option<String>,
     /// What halted a group of a faulty member: no promise, but worth a look.
     pub faulty_halt: Option<String>,
+    /// What an honest node refused of another honest one: worth a look.
+    pub false_refusal: Option<String>,
     /// Digest of all events.
     pub trace: u64,
     /// Events.
@@ -117,6 +119,9 @@ pub struct World {
     groups: BTreeMap<GroupId, Vec<NodeId>>,
     /// Nodes that always stay sealers where there are faulty ones, so that these never become too many.
     fixed: BTreeSet<NodeId>,
+    /// Members that contradict themselves, and all faulty ones.
+    twins: BTreeSet<NodeId>,
+    faulty: BTreeSet<NodeId>,
     clients: Vec<KeyPair>,
     sent: BTreeMap<GroupId, usize>,
     traffic: traffic::Traffic,
@@ -164,6 +169,8 @@ impl World {
             }
         }
         let fixed = if options.faulty() > 0 { ids[..options.sealers].iter().copied().collect() } else { BTreeSet::new() };
+        let ids_of = |is_one: fn(&Process) -> bool| processes.iter().filter(|process| is_one(process)).map(Process::id).collect();
+        let (twins, faulty) = (ids_of(|process| process.fault == Some(Fault::Twin)), ids_of(|process| !process.is_honest()));
         let oracle = Oracle::new(&groups, options.block_limit);
         let mut world = Self {
             dice,
@@ -176,6 +183,8 @@ impl World {
             network,
             groups,
             fixed,
+            twins,
+            faulty,
             clients: (0..5).map(|index| secret(2, index)).collect(),
             sent: BTreeMap::new(),
             traffic: traffic::Traffic::default(),
@@ -348,7 +357,9 @@ impl World {
                 Told::Block(group, height, hash) => {
                     self.oracle.told(group, height, hash).map_err(|error| format!("process {place}: {error}"))?
                 }
-                Told::Expired(group, hashes) => self.oracle.expired(group, &hashes),
+                Told::Expired(group, hashes) => {
+                    self.oracle.expired(group, &hashes).map_err(|error| format!("process {place}: {error}"))?;
+                }
                 Told::Accepted(group, hash) => self.oracle.accepted(place, life, group, hash),
             }
         }
@@ -368,6 +379,12 @@ impl World {
                     return Err(halted);
                 }
                 self.outcome.faulty_halt.get_or_insert(halted);
+            }
+            if is_honest && let Some(case) = ledger.conduct().last_evidence().filter(|case| !self.twins.contains(&case.node)) {
+                return Err(format!("process {place}: group {group} has evidence against honest {:?}: {}", case.node, case.what));
+            }
+            if is_honest && let Some(case) = ledger.conduct().last_refusal().filter(|case| !self.faulty.contains(&case.node)) {
+                self.outcome.false_refusal.get_or_insert_with(|| format!("process {place} refused honest {:?}: {}", case.node, case.what));
             }
             let head = ledger.chain().head().header.number;
             let seen = process.seen.entry(*group).or_default();

@@ -3,11 +3,12 @@
 
 CARGO ?= cargo
 
-.PHONY: demo test build packages test-packages lint clean-demo help
+.PHONY: demo test clients build packages test-packages lint clean-demo help
 
 help:
 	@echo "make demo    install missing packages, build, start a network, load it, print what was committed"
 	@echo "make test    install what tests need, run all checks and tests"
+	@echo "make clients run real 2.x clients against a network: Caliper, and python-sdk from the checkout that PYTHON_SDK names"
 	@echo "make build   build target/release/{millrace,txgen,tidy}"
 
 packages:
@@ -32,6 +33,11 @@ test: test-packages lint build
 	$(CARGO) nextest run --release --workspace
 	$(CARGO) test --release --workspace --doc
 	target/release/tidy
+
+# Not a part of `test`: it fetches some 500 npm packages, and takes five minutes of sending at fixed rates.
+clients: build
+	tools/clients/caliper.sh
+	@if [ -n "$(PYTHON_SDK)" ]; then tools/clients/python.sh "$(PYTHON_SDK)"; else echo "python-sdk: skipped: PYTHON_SDK names no checkout of it"; fi
 
 clean-demo:
 	rm -rf target/demo

@@ -24,11 +24,10 @@ use crate::config::{GroupConfig, NodeConfig};
 ///
 /// # Errors
 /// Certificates that cannot be used.
-pub fn config(node: &NodeConfig, gateway: GatewayConfig) -> Result<ChannelConfig, Fault> {
+pub fn config(node: &NodeConfig, gateway: GatewayConfig, access: AllowLists) -> Result<ChannelConfig, Fault> {
     let settings = &node.channel;
     let rule = if settings.check_issuer { IssuerRule::SameIssuer } else { IssuerRule::AnyIssuer };
     let tls = tls::server_config(&TlsFiles::in_directory(&settings.certificates), rule)?;
-    let access = AllowLists::default();
     set_access(&access, &node.groups);
     Ok(ChannelConfig {
         threads: settings.threads,

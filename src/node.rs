@@ -7,6 +7,7 @@ mod group_status;
 mod groups;
 mod handle;
 mod metrics;
+mod network;
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use millrace_base::fault::{Fault, FaultKind};
 use millrace_core::Storage;
 use millrace_ledger::view::NodeView;
 use millrace_ledger::{Registry, VoteLog};
+use millrace_network::PeerNetwork;
 use millrace_pipeline::evidence::EvidenceLog;
 use millrace_pipeline::peers::Alone;
 use millrace_pipeline::runtime::{AffinityPolicy, Pipeline, PipelineConfig, StageFault};
@@ -27,17 +29,22 @@ use millrace_pipeline::stages::notify::Listener;
 pub use millrace_pipeline::topology::Workers;
 use millrace_pipeline::topology::{self, MAX_GROUPS, Parts};
 use millrace_rpc::channel::ChannelServer;
-use millrace_rpc::channel::amop::NoPeers;
+use millrace_rpc::channel::access::AllowLists;
 use millrace_rpc::methods::{Management, Membership};
 use millrace_rpc::{HttpConfig, HttpServer, OperatorServer};
 
 use crate::channel_port::{self, ChannelListener};
 use crate::config::NodeConfig;
+use crate::reload::{Running, Watcher};
 use groups::{Groups, storage_fault};
-use handle::NodeHandle;
+use handle::{NodeHandle, Reloaded};
+use network::{ChannelEnd, NetworkPeers};
 
 /// Block cache of commands that read a database.
 const READ_ONLY_CACHE_BYTES: usize = 64 << 20;
+
+/// Time for what is queued for peers when the node stops.
+const NETWORK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// A running node.
 pub struct Node {
@@ -46,6 +53,8 @@ pub struct Node {
     channel: Arc<ChannelServer>,
     operator: Option<OperatorServer>,
     handle: Arc<NodeHandle>,
+    network: Option<Arc<PeerNetwork>>,
+    watcher: Running,
     picture: String,
     /// Held for as long as the node runs.
     _lock: File,
@@ -66,16 +75,22 @@ impl Node {
         let listener = Arc::new(ChannelListener::default());
         let listeners: Vec<Arc<dyn Listener>> = vec![listener.clone()];
         let evidence = EvidenceLog::new(config.data_dir.join("evidence"));
-        let (peers, clock) = (Arc::new(Alone), Arc::new(SystemClock));
-        let parts = Parts { votes: Box::new(votes), evidence, peers, clock, listeners, max_groups: MAX_GROUPS };
+        let (peers, clock) = (NetworkPeers::default(), Arc::new(SystemClock));
+        let votes = Box::new(votes);
+        let parts = Parts { votes, evidence, peers: Arc::new(peers.clone()), clock, listeners, max_groups: MAX_GROUPS };
         let (topology, inlets) = topology::wire(workers, parts).map_err(|error| bug(&error.to_string()))?;
         let picture = topology.render();
         let affinity = if config.pin_cores { AffinityPolicy::Pin } else { AffinityPolicy::None };
         let fault_registry = Arc::clone(&registry);
         let on_fault = Arc::new(move |fault: &StageFault| stage_failed(&fault_registry, fault));
         let pipeline = Pipeline::start(topology, &PipelineConfig { affinity, on_fault }).map_err(|error| bug(&error.to_string()))?;
+        let channel_end = ChannelEnd::default();
+        let network = network::start(&config, (inlets.frames, inlets.sync), channel_end.clone())?.map(Arc::new);
+        if let Some(network) = &network {
+            peers.attach(Arc::clone(network));
+        }
         groups.attach(inlets.groups);
-        let handle = Arc::new(NodeHandle::new(&config, groups, inlets.submissions, pipeline.metrics_handle()));
+        let handle = Arc::new(NodeHandle::new(&config, groups, inlets.submissions, pipeline.metrics_handle(), network.clone()));
         let view: Arc<dyn NodeView> = handle.clone();
         let mut http_config = HttpConfig { threads: config.rpc.threads, ..HttpConfig::new(config.rpc.listen) };
         http_config.gateway.quotas = Arc::new(channel_port::quotas(&config));
@@ -85,12 +100,15 @@ impl Node {
         if !config.rpc.disable_dynamic_group {
             http_config.gateway.management = Management::Allowed;
         }
-        let channel_config = channel_port::config(&config, http_config.gateway.clone())?;
-        let channel = Arc::new(ChannelServer::start(channel_config, Arc::clone(&view), Arc::new(NoPeers))?);
+        let access = AllowLists::default();
+        let channel_config = channel_port::config(&config, http_config.gateway.clone(), access.clone())?;
+        let channel = Arc::new(ChannelServer::start(channel_config, Arc::clone(&view), Arc::new(peers))?);
         listener.attach(&channel);
+        channel_end.attach(&channel, network.as_deref());
+        let watcher = Watcher::new(&config.file, Box::new(Reloaded { handle: Arc::clone(&handle), access })).start()?;
         let http = HttpServer::start(&http_config, Arc::clone(&view))?;
         let operator = config.operator_listen.map(|listen| OperatorServer::start(listen, view)).transpose()?;
-        Ok(Self { pipeline, http, channel, operator, handle, picture, _lock: lock })
+        Ok(Self { pipeline, http, channel, operator, handle, network, picture, watcher, _lock: lock })
     }
 
     /// Where JSON-RPC is served.
@@ -124,6 +142,7 @@ impl Node {
     /// A stage that did not finish in time is named; nothing that was acknowledged as committed is lost by that.
     pub fn stop(self, deadline: Duration) -> Result<(), Fault> {
         let end = Instant::now() + deadline;
+        drop(self.watcher);
         self.handle.stop_accepting();
         self.http.stop(deadline / 4);
         // The pipeline's listener knows the server only weakly, so this handle is the last.
@@ -134,6 +153,10 @@ impl Node {
             operator.stop(deadline / 4);
         }
         let report = self.pipeline.stop(end.saturating_duration_since(Instant::now()) / 4);
+        // Last: what is in flight when the doors close is finished with the others' votes.
+        if let Some(network) = &self.network {
+            network.stop(NETWORK_PATIENCE);
+        }
         if report.is_clean() {
             return Ok(());
         }

@@ -113,11 +113,11 @@ impl GroupExecution {
 
     fn void(&mut self, above: u64) {
         self.ahead.split_off(&(above + 1));
-        // Ordering may void heights above the one that ended the epoch before it has heard of that end, which stands then.
-        if let Some((end, epoch)) = self.ended.take_if(|(end, _)| *end >= above)
-            && above < end
-        {
-            self.epoch = epoch;
+        match self.ended.take() {
+            Some((end, epoch)) if above < end => self.epoch = epoch,
+            // Ordering may void heights above the one that ended the epoch before it has heard of that end.
+            Some((end, epoch)) if above > end => self.ended = Some((end, epoch)),
+            _ => {}
         }
     }
 

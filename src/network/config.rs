@@ -65,6 +65,9 @@ pub struct NetworkLimits {
     pub queue_bytes: usize,
     /// Control and consensus frames queued for one peer, in bytes; shared in the same way.
     pub urgent_queue_bytes: usize,
+    /// Queued for all peers together, in bytes; a payload that is shared by several queues counts in each. Above it only peers with
+    /// nearly empty queues get more.
+    pub total_queue_bytes: usize,
     /// Addresses in the list of peers (`p2p.max_nodes_limit`).
     pub peers: usize,
 }
@@ -84,7 +87,8 @@ impl Default for NetworkLimits {
             reconnect_first: Duration::from_millis(100),
             reconnect_cap: Duration::from_secs(10),
             queue_bytes: 64 << 20,
-            urgent_queue_bytes: 32 << 20,
+            urgent_queue_bytes: 16 << 20,
+            total_queue_bytes: 512 << 20,
             peers: 100,
         }
     }

@@ -30,9 +30,10 @@ use crate::session::{Direction, Parts, Session, request};
 use crate::shared::{Shared, Standing};
 use crate::tls::{PeerNames, explain, verifier};
 
+mod deadlines;
 mod heartbeat;
 
-use heartbeat::{Heartbeat, Verdict};
+use heartbeat::Heartbeat;
 
 /// What a connection works with besides itself.
 pub(crate) struct Context<'a> {
@@ -298,7 +299,7 @@ impl Connection {
                     dialed: self.dialed,
                     loop_index: self.loop_index,
                     token: self.token,
-                    queue: SendQueue::new(&context.shared.limits),
+                    queue: SendQueue::new(&context.shared.limits, &context.shared.budget),
                     announced,
                 }));
                 let opened = context.shared.open(&session);
@@ -369,60 +370,6 @@ impl Connection {
             self.urgent.extend_from_slice(&ping);
         }
         self.flush(context)
-    }
-
-    /// Looks at the deadlines.
-    pub fn tick(&mut self, context: &mut Context<'_>) -> Result<(), Ending> {
-        let limits = &context.shared.limits;
-        match &self.phase {
-            Phase::Draining(until) if context.now >= *until => Err(Ending::new(EndReason::Closed, "drained")),
-            Phase::Draining(_) => Ok(()),
-            Phase::Open(_) if self.retires.is_some_and(|until| context.now >= until) => {
-                Err(Ending::new(EndReason::Replaced, "another connection with the node is open"))
-            }
-            Phase::Open(_) => {
-                let stalled =
-                    self.link.blocked_since.is_some_and(|since| context.now.saturating_duration_since(since) >= limits.stall_timeout);
-                if stalled {
-                    let detail = format!("it has read nothing of what it was sent for {:?}", limits.stall_timeout);
-                    return Err(Ending::new(EndReason::Stalled, detail));
-                }
-                if let Some(ping) = self.heartbeat.ping(context.now, limits) {
-                    self.urgent.extend_from_slice(&ping);
-                    self.flush(context)?;
-                }
-                self.heartbeat_verdict(context)
-            }
-            phase if context.now.saturating_duration_since(self.begun) >= limits.handshake_deadline => {
-                let (reason, step) = match phase {
-                    Phase::Connecting => (EndReason::Socket, "it does not answer"),
-                    Phase::Tls => (EndReason::HandshakeTimeout, "the TLS handshake did not come to an end"),
-                    _ => (EndReason::HandshakeTimeout, "it did not prove its node id"),
-                };
-                Err(Ending::new(reason, format!("{step} within {:?}", limits.handshake_deadline)))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn heartbeat_verdict(&mut self, context: &Context<'_>) -> Result<(), Ending> {
-        let Phase::Open(session) = &self.phase else { return Ok(()) };
-        match self.heartbeat.verdict(context.now, &context.shared.limits) {
-            Verdict::Waiting => Ok(()),
-            Verdict::Dead(after) => Err(Ending::new(EndReason::Idle, format!("nothing was heard of it for {after:?}"))),
-            Verdict::Alive => {
-                let contested = session.contested.lock().take();
-                // Known already: the other process tries again and again.
-                if let Some(other) = contested
-                    && session.duplicate.lock().replace(other).is_none()
-                {
-                    context.shared.counters.duplicate_identity();
-                    tracing::error!(node = %session.peer, name = %session.names.name, first = %session.address, second = %other,
-                        "two live processes use one node id; what to do: {}", EndReason::DuplicateIdentity.remedy());
-                }
-                Ok(())
-            }
-        }
     }
 
     /// Whether everything that was queued is with the kernel.

@@ -85,6 +85,8 @@ pub struct NetworkCounters {
     pub over_limit: u64,
     /// Open sessions now.
     pub sessions: u64,
+    /// Bytes queued for all peers now.
+    pub queued_bytes: u64,
     /// Times that two live processes with one node id were found.
     pub duplicate_identities: u64,
     /// Where another process with this node's own id was seen last.
@@ -175,7 +177,8 @@ impl Counters {
         self.own_duplicate.lock().replace(seen);
     }
 
-    pub fn snapshot(&self, sessions: usize) -> NetworkCounters {
+    /// All but what is not counted here.
+    pub fn snapshot(&self) -> NetworkCounters {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let kind = |index: usize| {
             let of: &OfKind = &self.kinds[index];
@@ -194,9 +197,9 @@ impl Counters {
             wire_out: get(&self.wire_out),
             socket_calls: get(&self.socket_calls),
             over_limit: get(&self.over_limit),
-            sessions: u64::try_from(sessions).unwrap_or(u64::MAX),
             duplicate_identities: get(&self.duplicate_identities),
             own_duplicate: *self.own_duplicate.lock(),
+            ..NetworkCounters::default()
         }
     }
 }

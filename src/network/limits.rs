@@ -30,6 +30,9 @@ pub const READ_BYTES: usize = 64 << 10;
 /// Urgent bytes in a row after which one bulk chunk goes: bulk keeps at least a fifth of the link.
 pub const URGENT_RUN_BYTES: usize = 4 * CHUNK_BYTES;
 
+/// What a lane of a peer's queue may hold even if the queues of all peers together are full: slow peers do not silence the others.
+pub const GUARANTEED_QUEUE_BYTES: usize = 1 << 20;
+
 /// Bulk bytes of one group in a row while others wait.
 pub const GROUP_QUANTUM_BYTES: i64 = 64 << 10;
 

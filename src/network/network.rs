@@ -21,6 +21,7 @@ use crate::counts::Counts;
 use crate::ending::EndReason;
 use crate::groups::Groups;
 use crate::peers_file::Changes;
+use crate::queue::Budget;
 use crate::reactor::{FIRST_CONNECTION, LISTENER, Reactor, WAKER};
 use crate::registry::Registry;
 use crate::session::SessionInfo;
@@ -74,6 +75,7 @@ impl PeerNetwork {
             book: Mutex::new(PeerBook::new(changes.apply(&config.peers), &config.limits, Instant::now())),
             counters: Counters::default(),
             counts: Counts::default(),
+            budget: Budget::new(config.limits.total_queue_bytes),
             loops,
             next_token: AtomicUsize::new(FIRST_CONNECTION),
             stop_by: Mutex::new(None),
@@ -220,7 +222,12 @@ impl PeerNetwork {
 
     /// A picture of the counters.
     pub fn counters(&self) -> NetworkCounters {
-        self.shared.counters.snapshot(self.shared.registry.len())
+        let count = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+        NetworkCounters {
+            sessions: count(self.shared.registry.len()),
+            queued_bytes: count(self.shared.budget.used()),
+            ..self.shared.counters.snapshot()
+        }
     }
 
     /// Ends all sessions and the threads. What is queued may be written for at most `deadline`. Not to be called by the sink. A second

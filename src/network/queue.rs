@@ -8,11 +8,13 @@
 //! transactions can keep another's frames out. A lane never holds more than its limit and one largest frame.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use millrace_base::GroupId;
 
 use crate::frame::{Header, Unit, WireFrame};
-use crate::limits::{CHUNK_BYTES, GROUP_QUANTUM_BYTES, MAX_PAYLOAD_BYTES, URGENT_RUN_BYTES};
+use crate::limits::{CHUNK_BYTES, GROUP_QUANTUM_BYTES, GUARANTEED_QUEUE_BYTES, MAX_PAYLOAD_BYTES, URGENT_RUN_BYTES};
 use crate::{FrameKind, NetworkLimits};
 
 type Key = Option<GroupId>;
@@ -180,26 +182,69 @@ impl Lane {
     }
 }
 
+/// What the queues of all peers hold together.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    limit: usize,
+    used: AtomicUsize,
+}
+
+impl Budget {
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, used: AtomicUsize::new(0) })
+    }
+
+    fn is_exhausted(&self) -> bool {
+        self.used.load(Ordering::Relaxed) >= self.limit
+    }
+
+    /// Bytes in all queues.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
 /// See the module.
 pub(crate) struct SendQueue {
     lanes: [Lane; 2],
+    budget: Arc<Budget>,
+    /// Bytes of this queue that are counted in the budget.
+    counted: usize,
     /// Urgent bytes since the last bulk chunk, while bulk waited.
     urgent_run: usize,
     is_closed: bool,
 }
 
 impl SendQueue {
-    pub fn new(limits: &NetworkLimits) -> Self {
+    pub fn new(limits: &NetworkLimits, budget: &Arc<Budget>) -> Self {
         let lanes = [Lane::new(limits.urgent_queue_bytes), Lane::new(limits.queue_bytes)];
-        Self { lanes, urgent_run: 0, is_closed: false }
+        Self { lanes, budget: Arc::clone(budget), counted: 0, urgent_run: 0, is_closed: false }
+    }
+
+    /// Brings the budget up to date.
+    fn count(&mut self) {
+        let bytes = self.depth().1;
+        if bytes >= self.counted {
+            self.budget.used.fetch_add(bytes - self.counted, Ordering::Relaxed);
+        } else {
+            self.budget.used.fetch_sub(self.counted - bytes, Ordering::Relaxed);
+        }
+        self.counted = bytes;
     }
 
     /// Queues a frame. `groups`: how many groups share the queue.
     pub fn push(&mut self, frame: WireFrame, groups: usize) -> Push {
-        match self.is_closed {
-            true => Push::Closed,
-            false => self.lanes[frame.kind.lane()].push(frame, groups),
+        if self.is_closed {
+            return Push::Closed;
         }
+        let lane = &mut self.lanes[frame.kind.lane()];
+        let is_guaranteed = lane.frames == 0 || lane.bytes + frame.cost() <= GUARANTEED_QUEUE_BYTES;
+        if !is_guaranteed && self.budget.is_exhausted() {
+            return Push::Full;
+        }
+        let result = lane.push(frame, groups);
+        self.count();
+        result
     }
 
     /// Appends chunks until `out` has `target` bytes or more, or nothing is left.
@@ -217,6 +262,7 @@ impl SendQueue {
                 break;
             }
         }
+        self.count();
     }
 
     pub fn has_work(&self) -> bool {
@@ -230,7 +276,9 @@ impl SendQueue {
 
     /// Takes out what belongs to a group; the number of frames.
     pub fn drop_group(&mut self, group: GroupId) -> usize {
-        self.lanes.iter_mut().map(|lane| lane.drop_group(group)).sum()
+        let dropped = self.lanes.iter_mut().map(|lane| lane.drop_group(group)).sum();
+        self.count();
+        dropped
     }
 
     /// Nothing is taken or sent any more; the number of frames that were left.
@@ -238,13 +286,15 @@ impl SendQueue {
         let left = self.depth().0;
         self.is_closed = true;
         self.lanes = [Lane::default(), Lane::default()];
+        self.count();
         left
     }
 
     /// Closes this queue and hands on what is left, for another connection to the same peer. A frame of which the peer has the
     /// beginning is sent again from its start.
     pub fn hand_over(&mut self, limits: &NetworkLimits) -> Self {
-        let mut successor = std::mem::replace(self, Self { is_closed: true, ..Self::new(limits) });
+        let mut successor = std::mem::replace(self, Self::new(limits, &Arc::clone(&self.budget)));
+        self.is_closed = true;
         for lane in &mut successor.lanes {
             lane.abort = None;
             if let Some(sending) = &mut lane.current {
@@ -252,6 +302,12 @@ impl SendQueue {
             }
         }
         successor
+    }
+}
+
+impl Drop for SendQueue {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

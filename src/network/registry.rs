@@ -69,6 +69,9 @@ impl Registry {
         if !wins && !existing.is_cut() {
             return Admission::Lost { existing, is_other_process };
         }
+        if !is_other_process {
+            session.inherit(&existing);
+        }
         *session.queue.lock() = existing.queue.lock().hand_over(limits);
         sessions.insert(session.peer, Arc::clone(session));
         Admission::TookOver(existing)

@@ -183,6 +183,13 @@ impl Session {
         *self.announced.write() = groups;
     }
 
+    /// Takes over the groups that the peer announced on another connection: which of the two announcements is the newer one is not
+    /// known, and the next one, which follows every opening, corrects both.
+    pub fn inherit(&self, other: &Session) {
+        let inherited = other.announced.read().clone();
+        self.announced.write().extend(inherited);
+    }
+
     /// Whether the peer counts this node among a group's members.
     pub fn is_announced(&self, group: GroupId) -> bool {
         self.announced.read().contains(&group)

@@ -21,7 +21,7 @@ use crate::ending::{EndReason, Ending};
 use crate::frame::{Unit, WireFrame, control};
 use crate::groups::Groups;
 use crate::hello::Instance;
-use crate::queue::Push;
+use crate::queue::{Budget, Push};
 use crate::registry::{Admission, Registry};
 use crate::session::{Session, request};
 use crate::tls::TlsConfigs;
@@ -101,6 +101,7 @@ pub(crate) struct Shared {
     pub book: Mutex<PeerBook>,
     pub counters: Counters,
     pub counts: Counts,
+    pub budget: Arc<Budget>,
     pub loops: Vec<LoopHandle>,
     /// Next connection's number. Numbers are not used twice.
     pub next_token: AtomicUsize,
@@ -244,9 +245,10 @@ impl Shared {
         {
             return Err(Ending::new(EndReason::Erased, "its address was erased"));
         }
+        let admission = self.registry.admit(session, &self.own(), &self.limits);
         let common = session.common(&self.groups.of(&session.peer));
         session.set_common(&common);
-        match self.registry.admit(session, &self.own(), &self.limits) {
+        match admission {
             Admission::Opened => {
                 self.sink.connected(session.peer);
                 self.sink.groups_changed(session.peer, &common);

@@ -4,6 +4,7 @@ mod exchange;
 mod fixture;
 mod hostile;
 mod identity;
+mod logged;
 mod measure;
 mod membership;
 mod peers;

@@ -120,6 +120,28 @@ impl Groups {
         }
     }
 
+    /// Runs groups whose files were added while the node runs; the others stay as they are. What cannot be run is said in the log.
+    pub fn append(&self, groups: &[GroupConfig]) {
+        for group in groups {
+            let id = group.genesis.group;
+            let _step = self.stepping.lock();
+            if self.status(id) != GroupStatus::Inexistent {
+                continue;
+            }
+            let started = match group_status::read(&directory(&self.config.data_dir, id)) {
+                Ok(GroupStatus::Running) => self.start(id).map_err(|error| error.to_string()),
+                Ok(status) => {
+                    self.statuses.write().insert(id, status);
+                    Ok(())
+                }
+                Err(fault) => Err(fault.to_string()),
+            };
+            if let Err(error) = started {
+                tracing::error!(group = %id, error, "the group that was added cannot be started");
+            }
+        }
+    }
+
     fn genesis_name(&self, group: GroupId) -> String {
         files::genesis_path(&self.config.group_dir, group).display().to_string()
     }
@@ -179,7 +201,7 @@ impl Groups {
         let inlet = self.inlet.read().clone().ok_or_else(|| GroupChangeError::Failed("the node is starting".into()))?;
         self.set_status(group, GroupStatus::Stopping)?;
         drop(self.registry.remove(group));
-        let (done, told) = mpsc::channel();
+        let (done, told) = mpsc::sync_channel(1);
         let closing = inlet.close(
             group,
             Box::new(move || {

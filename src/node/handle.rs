@@ -5,13 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use millrace_base::GroupId;
+use millrace_base::fault::Fault;
 use millrace_ledger::view::{GroupChange, GroupChangeError, GroupStatus, LedgerView, NodeInfo, NodeView, Submission, SubmitError};
+use millrace_network::{PeerNetwork, SessionInfo};
 use millrace_pipeline::messages::{Incoming, Source};
 use millrace_pipeline::runtime::{LaneError, LaneSender, MetricsHandle};
 
-use crate::config::NodeConfig;
+use crate::config::{GroupConfig, NodeConfig, PeerLists};
 use crate::node::groups::Groups;
 use crate::node::metrics;
+use crate::node::network;
+use crate::reload::Target;
+use millrace_rpc::channel::access::AllowLists;
+
+/// What is done to the list of peers.
+type PeerChange = fn(&PeerNetwork, &[SocketAddr]) -> Result<(), Fault>;
 
 /// See the module.
 pub(super) struct NodeHandle {
@@ -21,10 +29,17 @@ pub(super) struct NodeHandle {
     submissions: LaneSender<Incoming>,
     metrics: MetricsHandle,
     is_stopping: AtomicBool,
+    network: Option<Arc<PeerNetwork>>,
 }
 
 impl NodeHandle {
-    pub fn new(config: &NodeConfig, groups: Groups, submissions: LaneSender<Incoming>, metrics: MetricsHandle) -> Self {
+    pub fn new(
+        config: &NodeConfig,
+        groups: Groups,
+        submissions: LaneSender<Incoming>,
+        metrics: MetricsHandle,
+        network: Option<Arc<PeerNetwork>>,
+    ) -> Self {
         let info = NodeInfo {
             chain_id: config.chain_id,
             node_id: config.key.node_id(),
@@ -34,12 +49,20 @@ impl NodeHandle {
             supported_version: config.supported_version.clone(),
         };
         let configured_peers = config.p2p.peers.clone();
-        Self { info, configured_peers, groups, submissions, metrics, is_stopping: AtomicBool::new(false) }
+        Self { info, configured_peers, groups, submissions, metrics, is_stopping: AtomicBool::new(false), network }
     }
 
     /// From now on every submission is refused.
     pub fn stop_accepting(&self) {
         self.is_stopping.store(true, Ordering::Release);
+    }
+
+    /// How many addresses were added to or taken off the list.
+    fn change_peers(&self, peers: &[SocketAddr], change: PeerChange) -> Result<usize, String> {
+        let network = self.network.as_ref().ok_or("this node has no P2P certificate: it runs alone")?;
+        let before = network.peers().len();
+        change(network, peers).map_err(|fault| fault.to_string())?;
+        Ok(network.peers().len().abs_diff(before))
     }
 
     fn submit_one(&self, submission: Submission) {
@@ -92,19 +115,31 @@ impl NodeView for NodeHandle {
     }
 
     fn peers(&self) -> Vec<NodeInfo> {
-        Vec::new()
+        let sessions = self.network.as_ref().map(|network| network.sessions()).unwrap_or_default();
+        let info = |session: SessionInfo| NodeInfo {
+            chain_id: self.info.chain_id,
+            node_id: session.node_id,
+            p2p_endpoint: session.address.to_string(),
+            agency: session.agency,
+            name: session.name,
+            supported_version: String::new(),
+        };
+        sessions.into_iter().map(info).collect()
     }
 
     fn configured_peers(&self) -> Vec<String> {
-        self.configured_peers.clone()
+        match &self.network {
+            Some(network) => network.peers().iter().map(|peer| peer.address.to_string()).collect(),
+            None => self.configured_peers.clone(),
+        }
     }
 
-    fn add_peers(&self, _: &[SocketAddr]) -> Result<usize, String> {
-        Err("TODO".into())
+    fn add_peers(&self, peers: &[SocketAddr]) -> Result<usize, String> {
+        self.change_peers(peers, PeerNetwork::add_peers)
     }
 
-    fn erase_peers(&self, _: &[SocketAddr]) -> Result<usize, String> {
-        Err("TODO".into())
+    fn erase_peers(&self, peers: &[SocketAddr]) -> Result<usize, String> {
+        self.change_peers(peers, |network, peers| network.erase_peers(peers).map(drop))
     }
 
     fn submit(&self, submissions: Vec<Submission>) {
@@ -128,5 +163,29 @@ impl NodeView for NodeHandle {
             Some(reason) => Err(reason),
             None => Ok(()),
         }
+    }
+}
+
+/// Puts in force what a signal file asked to be read again.
+pub(super) struct Reloaded {
+    pub handle: Arc<NodeHandle>,
+    pub access: AllowLists,
+}
+
+impl Target for Reloaded {
+    fn peer_lists(&self, lists: PeerLists) {
+        if let Some(network) = &self.handle.network {
+            network.set_lists(network::access_lists(&lists));
+        }
+    }
+
+    fn client_lists(&self, lists: Vec<(GroupId, Vec<String>)>) {
+        for (group, keys) in lists {
+            self.access.set(group, keys);
+        }
+    }
+
+    fn groups(&self, groups: Vec<GroupConfig>) {
+        self.handle.groups.append(&groups);
     }
 }

@@ -26,6 +26,7 @@ const LAYERS: &[Layer] = &[
     // Consensus and sync see no storage, socket, thread or pool.
     Layer { package: "millrace-administration", folder: "src/administration", number: 1, may_use: &["millrace-base"] },
     // The load generator cannot reach into the node.
+    Layer { package: "listeners", folder: "tools/listeners", number: 0, may_use: &[] },
     Layer { package: "txgen", folder: "tools/txgen", number: 1, may_use: &["millrace-base"] },
     Layer { package: "millrace-vm", folder: "src/vm", number: 2, may_use: &["millrace-base", "millrace-core"] },
     Layer { package: "millrace-backends", folder: "src/backends", number: 2, may_use: &["millrace-base", "millrace-core"] },

@@ -1,3 +1,5 @@
+//! The order and the bounds of the send queue.
+
 use millrace_base::Bytes;
 
 use super::*;
@@ -36,7 +38,7 @@ fn drain(queue: &mut SendQueue) -> Vec<(Key, FrameKind, usize)> {
 
 #[test]
 fn urgent_frames_overtake_bulk_even_in_the_middle_of_a_frame() {
-    let mut queue = SendQueue::new(&limits());
+    let mut queue = SendQueue::new(&limits(), &Budget::new(usize::MAX));
     queue.push(frame(group(1), FrameKind::Transactions, 10 << 20), 1);
     let mut out = Vec::new();
     queue.fill(&mut out, 1);
@@ -55,7 +57,7 @@ fn urgent_frames_overtake_bulk_even_in_the_middle_of_a_frame() {
 
 #[test]
 fn bulk_keeps_a_fifth_of_the_link_under_a_flood_of_urgent_frames() {
-    let mut queue = SendQueue::new(&limits());
+    let mut queue = SendQueue::new(&limits(), &Budget::new(usize::MAX));
     for _ in 0..200 {
         assert_eq!(queue.push(frame(group(1), FrameKind::Consensus, CHUNK_BYTES), 1), Push::Taken);
         assert_eq!(queue.push(frame(group(1), FrameKind::Sync, CHUNK_BYTES), 1), Push::Taken);
@@ -67,7 +69,7 @@ fn bulk_keeps_a_fifth_of_the_link_under_a_flood_of_urgent_frames() {
 
 #[test]
 fn groups_and_kinds_take_turns_by_bytes() {
-    let mut queue = SendQueue::new(&limits());
+    let mut queue = SendQueue::new(&limits(), &Budget::new(usize::MAX));
     // Group 1 queues large frames first, group 2 many small ones, and one of them is AMOP behind transactions.
     for _ in 0..10 {
         assert_eq!(queue.push(frame(group(1), FrameKind::Transactions, 1 << 20), 2), Push::Taken);
@@ -91,7 +93,7 @@ fn groups_and_kinds_take_turns_by_bytes() {
 
 #[test]
 fn a_busy_group_and_a_flood_of_one_kind_leave_room_for_others() {
-    let mut queue = SendQueue::new(&limits());
+    let mut queue = SendQueue::new(&limits(), &Budget::new(usize::MAX));
     let mut taken = 0;
     while queue.push(frame(group(1), FrameKind::Transactions, 1 << 20), 2) == Push::Taken {
         taken += 1;
@@ -106,7 +108,7 @@ fn a_busy_group_and_a_flood_of_one_kind_leave_room_for_others() {
 
 #[test]
 fn the_queue_never_exceeds_its_limit_by_more_than_a_frame() {
-    let mut queue = SendQueue::new(&limits());
+    let mut queue = SendQueue::new(&limits(), &Budget::new(usize::MAX));
     for id in 1..=100 {
         for kind in FrameKind::ALL {
             queue.push(frame(group(id), kind, 8 << 20), 100);
@@ -120,7 +122,7 @@ fn the_queue_never_exceeds_its_limit_by_more_than_a_frame() {
 
 #[test]
 fn nothing_of_a_dropped_group_is_sent_any_more_not_even_the_rest_of_a_frame() {
-    let mut queue = SendQueue::new(&limits());
+    let mut queue = SendQueue::new(&limits(), &Budget::new(usize::MAX));
     queue.push(frame(group(1), FrameKind::Sync, 1 << 20), 2);
     queue.push(frame(group(1), FrameKind::Sync, 1_000), 2);
     queue.push(frame(group(2), FrameKind::Sync, 2_000), 2);
@@ -138,7 +140,7 @@ fn nothing_of_a_dropped_group_is_sent_any_more_not_even_the_rest_of_a_frame() {
 
 #[test]
 fn another_connection_takes_over_what_is_left() {
-    let mut queue = SendQueue::new(&limits());
+    let mut queue = SendQueue::new(&limits(), &Budget::new(usize::MAX));
     queue.push(frame(group(1), FrameKind::Sync, 1 << 20), 1);
     queue.push(frame(group(1), FrameKind::Consensus, 10), 1);
     queue.fill(&mut Vec::new(), 100 << 10);
@@ -149,4 +151,25 @@ fn another_connection_takes_over_what_is_left() {
     assert_eq!(drain(&mut successor), [(group(1), FrameKind::Control, 1), (group(1), FrameKind::Sync, 1 << 20)]);
     assert_eq!(successor.close(), 0);
     assert_eq!(successor.push(frame(group(1), FrameKind::Control, 1), 1), Push::Closed);
+}
+
+#[test]
+fn when_all_queues_together_are_full_only_peers_with_short_queues_get_more() {
+    let budget = Budget::new(8 << 20);
+    let mut slow = SendQueue::new(&limits(), &budget);
+    let mut taken = 0;
+    while slow.push(frame(group(1), FrameKind::Sync, 1 << 20), 1) == Push::Taken {
+        taken += 1;
+    }
+    assert_eq!(taken, 8);
+    let mut other = SendQueue::new(&limits(), &budget);
+    assert_eq!(other.push(frame(group(1), FrameKind::Sync, 4 << 20), 1), Push::Taken, "the first frame always");
+    assert_eq!(other.push(frame(group(1), FrameKind::Sync, 1), 1), Push::Full);
+    assert_eq!(slow.push(frame(group(1), FrameKind::Consensus, 1_000), 1), Push::Taken, "votes have their own lane");
+    let successor = slow.hand_over(&limits());
+    assert!(budget.used() > 12 << 20);
+    drop(successor);
+    other.fill(&mut Vec::new(), 5 << 20);
+    assert_eq!(budget.used(), 0);
+    assert_eq!(other.push(frame(group(1), FrameKind::Sync, 1), 1), Push::Taken);
 }

@@ -151,3 +151,18 @@ fn message_above_the_bandwidth_is_refused_with_103_and_requests_are_not() {
     sender.say(kind::AMOP_BROADCAST, &message);
     assert_eq!(sender.receive_kind(kind::AMOP_ANSWER).result, 0, "a second's worth comes back with time");
 }
+
+#[test]
+fn known_transaction_reads_as_stack_underflow() {
+    let hash = millrace_base::B256::repeat_byte(1);
+    let status = millrace_base::TransactionStatus::AlreadyKnown;
+    let mut receipts = crate::channel::receipts::Receipts::default();
+    let origin = crate::channel::receipts::Origin { session: 1, sequence: [b'1'; 32] };
+    let group = super::super::fake::group(1);
+    assert!(receipts.announce(origin, group, hash, crate::gateway::Receipt::Plain));
+    receipts.withdraw(origin, group, hash);
+    receipts.refuse(origin, status);
+    let [frame] = &receipts.answered(origin)[..] else { panic!("one receipt") };
+    let receipt: serde_json::Value = serde_json::from_slice(&frame.body).unwrap();
+    assert_eq!((&receipt["status"], &receipt["statusMsg"]), (&json!("0x2710"), &json!("StackUnderflow")));
+}

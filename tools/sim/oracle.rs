@@ -89,7 +89,9 @@ impl Oracle {
     pub fn expired(&self, group: GroupId, hashes: &[B256]) -> Result<(), String> {
         let model = &self.groups[&group];
         let wrong = hashes.iter().find(|hash| !model.is_settled(hash));
-        wrong.map_or(Ok(()), |hash| Err(format!("group {group}: accepted transaction {hash} was dropped, although it can be in the next block")))
+        wrong.map_or(Ok(()), |hash| {
+            Err(format!("group {group}: accepted transaction {hash} was dropped, although it can be in the next block"))
+        })
     }
 
     /// Blocks known of a group.

@@ -15,7 +15,7 @@ use super::serve;
 use super::transactions::Transactions;
 use crate::messages::{Incoming, ToOrder};
 use crate::peers::{PeerKind, Peers};
-use crate::runtime::{LaneSender, Sender};
+use crate::runtime::{self, LaneSender, Sender};
 use crate::stages::check::ToCheck;
 
 /// How often the network is asked who is connected, besides when it says that this has changed.
@@ -112,7 +112,7 @@ impl GroupSync {
                 effects.extend(self.engine.handle(input, now_ms));
             }
         }
-        self.next_tick = Instant::now() + Duration::from_millis(self.engine.next_tick_in_ms());
+        self.next_tick = runtime::now() + Duration::from_millis(self.engine.next_tick_in_ms());
     }
 
     fn carry_out(&mut self, effect: Effect, outputs: &SyncOutputs) -> Option<Input> {

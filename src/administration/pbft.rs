@@ -289,7 +289,7 @@ impl PbftEngine {
     fn run_timers(&mut self) {
         self.timer.wait(self.is_waiting());
         let now_ms = self.timer.now_ms();
-        if self.timer.due_ms(self.epoch.consensus_timeout_ms).is_some_and(|due| now_ms >= due) {
+        if self.timer.due_ms(self.patience_ms()).is_some_and(|due| now_ms >= due) {
             self.on_timeout();
             self.settle();
         }
@@ -306,7 +306,9 @@ impl Engine for PbftEngine {
         }
         self.timer.advance(now_ms);
         self.take(input);
-        self.settle();
+        if !self.is_halted {
+            self.settle();
+        }
         if !self.is_halted {
             self.run_timers();
         }
@@ -321,7 +323,7 @@ impl Engine for PbftEngine {
         if self.is_halted {
             return None;
         }
-        let timeout = self.timer.due_ms(self.epoch.consensus_timeout_ms);
+        let timeout = self.timer.due_ms(self.patience_ms());
         [timeout, self.heartbeat_due_ms()].into_iter().flatten().min().map(|due| self.timer.outer_at(due))
     }
 

@@ -10,54 +10,91 @@ use millrace_base::{B256, VerifiedTx};
 
 use super::PbftEngine;
 use super::slot::{Ordered, Slot, Standing};
-use crate::engine::{FinalBlock, ProposalHeader};
+use crate::engine::{Effect, FinalBlock, ProposalHeader};
 
 /// Blocks that wait for their turn: some windows of them, so that sync can fill the pipeline.
 const PARKED: usize = 64;
+
+/// Memory that their transactions may take.
+const PARKED_BYTES: usize = 128 << 20;
 
 /// Versions of one height from different senders: one of them may lie.
 const VERSIONS: usize = 3;
 
 /// Blocks that wait for the one below.
 #[derive(Default)]
-pub struct Parked(BTreeMap<u64, Vec<FinalBlock>>);
+pub struct Parked {
+    blocks: BTreeMap<u64, Vec<FinalBlock>>,
+    count: usize,
+    /// Memory of their transactions.
+    bytes: usize,
+}
 
 impl Parked {
     /// Keeps a block; the last one of a sender counts, and what is furthest ahead is dropped first.
     fn keep(&mut self, block: FinalBlock) {
-        let versions = self.0.entry(block.header.number).or_default();
+        let height = block.header.number;
+        let mut versions = self.remove(height);
         versions.retain(|other| other.from != block.from);
         if versions.len() < VERSIONS {
             versions.push(block);
         }
-        while self.0.values().map(Vec::len).sum::<usize>() > PARKED {
-            self.0.pop_last();
+        versions.into_iter().for_each(|version| self.add(version));
+        while self.count > PARKED || (self.bytes > PARKED_BYTES && self.blocks.len() > 1) {
+            let Some(last) = self.blocks.last_key_value().map(|(height, _)| *height) else { return };
+            self.remove(last);
         }
     }
 
     /// Lets a block wait again that was taken too early.
     pub fn put_back(&mut self, block: FinalBlock) {
-        self.0.entry(block.header.number).or_default().insert(0, block);
+        let others = self.remove(block.header.number);
+        [block].into_iter().chain(others).for_each(|block| self.add(block));
     }
 
     fn take(&mut self, height: u64) -> Option<FinalBlock> {
-        let versions = self.0.get_mut(&height)?;
-        let block = (!versions.is_empty()).then(|| versions.remove(0));
-        if versions.is_empty() {
-            self.0.remove(&height);
-        }
-        block
+        let mut versions = self.remove(height).into_iter();
+        let first = versions.next();
+        versions.for_each(|version| self.add(version));
+        first
     }
 
     fn settle(&mut self, height: u64) {
-        self.0 = self.0.split_off(&height.saturating_add(1));
+        while let Some(first) = self.blocks.first_key_value().map(|(first, _)| *first).filter(|first| *first <= height) {
+            self.remove(first);
+        }
     }
+
+    fn add(&mut self, block: FinalBlock) {
+        self.count += 1;
+        self.bytes += bytes_of(&block);
+        self.blocks.entry(block.header.number).or_default().push(block);
+    }
+
+    fn remove(&mut self, height: u64) -> Vec<FinalBlock> {
+        let removed = self.blocks.remove(&height).unwrap_or_default();
+        self.count -= removed.len();
+        self.bytes -= removed.iter().map(bytes_of).sum::<usize>();
+        removed
+    }
+}
+
+fn bytes_of(block: &FinalBlock) -> usize {
+    block.transactions.iter().map(VerifiedTx::memory_bytes).sum()
 }
 
 impl PbftEngine {
     pub(super) fn on_block(&mut self, block: FinalBlock) {
         if block.header.number > self.final_height {
-            self.parked.keep(block);
+            return self.parked.keep(block);
+        }
+        // A second final block at a height takes more than f faulty sealers: nothing can be trusted any more.
+        let own = self.slots.get(&block.header.number).filter(|_| block.header.number >= self.epoch.start);
+        let Some((own, _)) = own.and_then(|slot| slot.executed.clone()) else { return };
+        let (height, quorum) = (block.header.number, block.header.hash());
+        if own != quorum && self.verifier().check_final(&block.header, quorum, &block.signatures).is_ok() {
+            self.effects.push(Effect::Diverged { height, own, quorum });
+            self.is_halted = true;
         }
     }
 

@@ -276,11 +276,15 @@ impl PbftEngine {
         }
     }
 
+    /// Whether the pool holds what is below, so that no transaction can be in two proposals in flight.
+    fn is_next(&self, height: u64) -> bool {
+        let below = height - 1;
+        below <= self.committed_height || height == self.epoch.start || self.slots.get(&below).is_some_and(|slot| slot.is_reserved)
+    }
+
     /// Asks for the transactions of a proposal, or for its content when only its digest is known.
     fn gather(&mut self, height: u64) {
-        let below = height - 1;
-        let is_next =
-            below <= self.committed_height || height == self.epoch.start || self.slots.get(&below).is_some_and(|slot| slot.is_reserved);
+        let is_next = self.is_next(height);
         let Some(slot) = self.slots.get_mut(&height) else { return };
         let stands = slot.standing == Standing::Linked || slot.ordered.is_some();
         if slot.is_gathering || !stands || slot.imported.is_some() || (slot.header.is_some() && !is_next) {
@@ -463,9 +467,7 @@ impl PbftEngine {
             return;
         }
         let has_spoken = [VoteKind::Prepare, VoteKind::Commit].iter().any(|kind| self.promises.said(*kind, height, self.view).is_some());
-        let below = height - 1;
-        let is_next =
-            below <= self.committed_height || height == self.epoch.start || self.slots.get(&below).is_some_and(|slot| slot.is_reserved);
+        let is_next = self.is_next(height);
         let Some(parent) = self.parent(height).filter(|_| is_next && !has_spoken && self.may_vote(height).is_some()) else { return };
         self.asked = Some((height, self.view));
         let limit = self.epoch.tx_count_limit;

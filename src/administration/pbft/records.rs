@@ -27,7 +27,7 @@ pub enum Record {
     Vote { kind: VoteKind, epoch: Hash, height: u64, view: u64, subject: Hash },
     /// A commit is about to be sent: everything needed to propose it again. Transactions are left out when an earlier record of the
     /// same proposal has them.
-    Prepared { certificate: Certificate, content: Content, transactions: Option<Vec<LoggedTx>> },
+    Prepared { certificate: Box<Certificate>, content: Content, transactions: Option<Vec<LoggedTx>> },
     /// Nothing below this view is voted for any more; by a view change of this node's own, or because the view began.
     Floor { epoch: Hash, view: u64, is_view_change: bool },
     /// This node began a view.
@@ -42,7 +42,7 @@ impl Record {
     pub fn prepared(prepared: &Prepared, has_transactions: bool) -> Self {
         let log = |transaction: &VerifiedTx| (transaction.encoded().to_vec(), transaction.sender().into_array());
         Self::Prepared {
-            certificate: prepared.certificate.clone(),
+            certificate: Box::new(prepared.certificate.clone()),
             content: Content::from(&prepared.header),
             transactions: has_transactions.then(|| prepared.transactions.iter().map(log).collect()),
         }
@@ -146,7 +146,7 @@ impl Memory {
                 };
                 let header = ProposalHeader::from(content.clone());
                 if let Some(transactions) = transactions {
-                    let prepared = Prepared { certificate: certificate.clone(), digest, header, transactions };
+                    let prepared = Prepared { certificate: (**certificate).clone(), digest, header, transactions };
                     self.prepared.insert(content.height, prepared);
                 }
             }

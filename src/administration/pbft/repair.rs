@@ -11,7 +11,7 @@ use super::slot::{Ordered, Slot};
 use crate::engine::Effect;
 
 /// Time between two heartbeats.
-const HEARTBEAT_MS: u64 = 1_000;
+pub const HEARTBEAT_MS: u64 = 1_000;
 
 /// What was said less than this ago may still be on its way and is not repeated.
 const ON_ITS_WAY_MS: u64 = 400;
@@ -19,12 +19,24 @@ const ON_ITS_WAY_MS: u64 = 400;
 /// Proposals sent again for one heartbeat: they may be large.
 const PROPOSALS: usize = 4;
 
-/// What is known of another sealer.
+/// Nodes that are kept track of: more than a group has sealers, and some may still be in an earlier epoch.
+const PEERS: usize = 128;
+
+/// Messages of one node that are answered between two heartbeats: small questions have large answers.
+const ANSWERS: u32 = 4 * super::MAX_WINDOW as u32;
+
+/// Heartbeats of one node that are answered between two of this node's own.
+const HELPS: u32 = 3;
+
+/// What is known of another node.
 #[derive(Clone, Copy, Default)]
 pub struct Peer {
     pub committed: u64,
     pub view: u64,
     pub heard_ms: u64,
+    /// Answers it may still get before the next heartbeat: to heartbeats, and to questions for content.
+    helps: u32,
+    answers: u32,
 }
 
 impl PbftEngine {
@@ -35,6 +47,9 @@ impl PbftEngine {
     pub(super) fn on_heartbeat(&mut self) {
         self.next_heartbeat_ms = self.timer.now_ms().saturating_add(HEARTBEAT_MS);
         self.broadcast(Message::Status(self.own_status()).encode());
+        for peer in self.peers.values_mut() {
+            (peer.helps, peer.answers) = (HELPS, ANSWERS);
+        }
         self.repeat_change();
         self.repeat_wishes();
     }
@@ -70,17 +85,27 @@ impl PbftEngine {
         if status.have.len() as u64 > 4 * super::MAX_WINDOW {
             return self.refuse(from, "a heartbeat that claims more heights in flight than a window has".into());
         }
-        if self.epoch.index_of(&from).is_some() {
-            let Status { committed, view, .. } = *status;
-            self.peers.insert(from, Peer { committed, view, heard_ms: self.timer.outer_ms() });
+        let now_ms = self.timer.outer_ms();
+        let Some(peer) = self.peer(from) else { return };
+        (peer.committed, peer.view, peer.heard_ms) = (status.committed, status.view, now_ms);
+        if peer.helps == 0 {
+            return;
         }
-        if status.epoch == self.epoch_hash && status.view < self.view {
-            if let Some(new_view) = &self.views.new_view {
-                let payload = Message::NewView(new_view.clone()).encode();
-                self.effects.push(Effect::Send { to: from, payload });
-            }
+        peer.helps -= 1;
+        let is_behind = status.epoch == self.epoch_hash && status.view < self.view;
+        if let Some(new_view) = self.views.new_view.as_ref().filter(|_| is_behind) {
+            let payload = Message::NewView(new_view.clone()).encode();
+            self.effects.push(Effect::Send { to: from, payload });
         }
         self.help(from, status);
+    }
+
+    /// What is known of a node, if there is room to know something.
+    fn peer(&mut self, node: NodeId) -> Option<&mut Peer> {
+        if self.peers.len() >= PEERS && !self.peers.contains_key(&node) {
+            return None;
+        }
+        Some(self.peers.entry(node).or_insert(Peer { helps: HELPS, answers: ANSWERS, ..Peer::default() }))
     }
 
     /// Sends a sealer what it lacks above its last final block.
@@ -108,6 +133,8 @@ impl PbftEngine {
 
     /// Somebody knows a proposal by its digest only.
     pub(super) fn on_fetch(&mut self, from: NodeId, height: u64, digest: Hash) {
+        let Some(peer) = self.peer(from).filter(|peer| peer.answers > 0) else { return };
+        peer.answers -= 1;
         let content = self.slots.get(&height).and_then(|slot| slot.content(digest.into()));
         if let Some(header) = content {
             let payload = Message::Content(Content::from(header)).encode();

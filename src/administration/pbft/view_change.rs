@@ -84,6 +84,13 @@ impl PbftEngine {
         is_unordered || (self.is_pending && has_room) || self.lacks_checkpoints()
     }
 
+    /// How long this node waits at first. One that lost the proof of its view in a crash gives the others time to send it.
+    pub(super) fn patience_ms(&self) -> u64 {
+        let is_lost = self.changing.as_ref().is_some_and(|changing| changing.own.is_none());
+        let timeout_ms = self.epoch.consensus_timeout_ms;
+        if is_lost { timeout_ms.max(3 * super::repair::HEARTBEAT_MS) } else { timeout_ms }
+    }
+
     /// The wait was in vain.
     pub(super) fn on_timeout(&mut self) {
         let wanted = match &self.changing {
@@ -178,6 +185,9 @@ impl PbftEngine {
         if self.views.changes.get(&change.sealer).is_some_and(|known| known.to_view >= change.to_view) {
             return;
         }
+        if !self.verifier().is_bounded(&change) {
+            return self.refuse(from, format!("view change to {}: it is larger than one can be", change.to_view));
+        }
         self.views.changes.insert(change.sealer, change);
         self.follow();
         self.begin_view();
@@ -190,7 +200,7 @@ impl PbftEngine {
         higher.sort_unstable_by(|a, b| b.cmp(a));
         if let Some(view) = higher.get(self.epoch.max_faulty()).copied() {
             // Whoever was about to give up as well says who it waited for.
-            if self.changing.is_none() && self.timer.is_half_over(self.epoch.consensus_timeout_ms) {
+            if self.changing.is_none() && self.timer.is_half_over(self.patience_ms()) {
                 self.suspect_leader();
             }
             self.start_change(view);

@@ -41,6 +41,8 @@ pub struct Options {
     pub duplicate_percent: u64,
     pub delay_ms: u64,
     pub has_crashes: bool,
+    /// Crashes in 3,000 turns.
+    pub crashes: u64,
     pub has_partitions: bool,
     pub has_epoch_changes: bool,
     pub has_clock_jumps: bool,
@@ -51,6 +53,8 @@ pub struct Options {
     pub supplies: u64,
     /// Plants a bug of the driver: what leaves does not wait for the records.
     pub sends_before_sync: bool,
+    /// Prints what happens.
+    pub is_traced: bool,
 }
 
 impl Options {
@@ -71,6 +75,7 @@ impl Options {
             duplicate_percent: dice.pick(&[0, 5, 50]),
             delay_ms: dice.pick(&[5, 30, 200, 1_500]),
             has_crashes: dice.percent(60),
+            crashes: dice.pick(&[1, 3, 10, 30]),
             has_partitions: dice.percent(50),
             has_epoch_changes: dice.percent(40),
             has_clock_jumps: dice.percent(20),
@@ -78,6 +83,7 @@ impl Options {
             chaos_ms: 10_000 + dice.below(20_000),
             supplies: 4,
             sends_before_sync: false,
+            is_traced: false,
         }
     }
 }
@@ -122,6 +128,8 @@ pub struct Cluster {
     pub sent: usize,
     /// How long it took after healing until every honest node had eight blocks more than any had before.
     pub seconds_to_heal: u64,
+    /// How long it took after healing until the next block was final somewhere.
+    pub seconds_to_progress: u64,
     pub handled: usize,
 }
 
@@ -149,6 +157,7 @@ impl Cluster {
             crashes: 0,
             sent: 0,
             seconds_to_heal: 0,
+            seconds_to_progress: 0,
             handled: 0,
             options,
         };
@@ -193,11 +202,15 @@ impl Cluster {
     pub fn run(&mut self) {
         self.run_for(self.options.chaos_ms);
         self.heal();
-        let goal = self.finals.keys().last().copied().unwrap_or(0) + 8;
+        let reached = self.height();
+        let goal = reached + 8;
         // View timeouts are capped at 30 s, and two leaders in a row may be faulty.
         for seconds in 1..=120 {
             self.run_for(1_000);
             self.seconds_to_heal = seconds;
+            if self.height() == reached {
+                self.seconds_to_progress = seconds;
+            }
             if self.live_honest().iter().all(|host| self.hosts[*host].height() >= goal) {
                 return;
             }
@@ -256,17 +269,19 @@ impl Cluster {
                 self.check_final(to, &stored, stored.hash);
                 self.tell(to, input);
             }
-            Event::Tick { to, life } if self.is_alive(to, life) => {
-                if self.hosts[to].engine.as_ref().and_then(Engine::deadline_ms).is_some_and(|due| due <= self.clock(to)) {
-                    self.tell(to, Input::Tick);
-                }
-            }
+            Event::Tick { to, life } if self.is_alive(to, life) => self.tick(to),
             Event::Pull { to, life } if self.is_alive(to, life) => self.pull(to),
             Event::Boot { to } if self.hosts[to].engine.is_none() => self.boot(to),
             Event::Supply => self.supply(),
             Event::Chaos => self.chaos(),
             Event::Sync => self.sync(),
             _ => {}
+        }
+    }
+
+    fn tick(&mut self, to: usize) {
+        if self.hosts[to].engine.as_ref().and_then(Engine::deadline_ms).is_some_and(|due| due <= self.clock(to)) {
+            self.tell(to, Input::Tick);
         }
     }
 
@@ -294,7 +309,8 @@ impl Cluster {
 
     /// Like the order stage: records first, then everything else in order. A crash may come at any point.
     fn carry_out(&mut self, host: usize, effects: Vec<Effect>) {
-        let dies = self.options.has_crashes && !self.is_healed && self.faults[host].is_none() && self.dice.below(3_000) < 2;
+        let dies =
+            self.options.has_crashes && !self.is_healed && self.faults[host].is_none() && self.dice.below(3_000) < self.options.crashes;
         let (records, others): (Vec<Effect>, Vec<Effect>) = effects.into_iter().partition(|effect| matches!(effect, Effect::Record { .. }));
         let survives = others.len() as u64;
         let last = if dies { self.dice.below(survives + 1) } else { survives };
@@ -338,7 +354,7 @@ impl Cluster {
 
     fn carry_out_one(&mut self, host: usize, effect: Effect) {
         let life = self.hosts[host].life;
-        if std::env::var("PBFT_TRACE").is_ok()
+        if self.options.is_traced
             && matches!(effect, Effect::Void { .. } | Effect::Execute(_) | Effect::Seal { .. } | Effect::Finalize { .. })
         {
             let text = format!("{effect:?}");
@@ -432,7 +448,7 @@ impl Cluster {
         let vote = match Message::decode(payload) {
             Ok(Message::Propose(vote, _) | Message::Vote(vote)) => vote,
             Ok(Message::ViewChange(change)) => {
-                if std::env::var("PBFT_TRACE").is_ok() {
+                if self.options.is_traced {
                     println!("{} VC to {} suspects {:?}; {}", self.now_ms - START_MS, change.to_view, change.suspects, self.describe(host));
                 }
                 let highest = self.changed.entry((node, change.epoch)).or_default();

@@ -290,6 +290,37 @@ fn a_block_signed_by_one_sealer_many_times_is_refused() {
 }
 
 #[test]
+fn a_sealer_that_signed_another_hash_too_cannot_hold_up_a_downloaded_block() {
+    let mut engine = engine(4, 1);
+    engine.start(NOW_MS);
+    let other = vote(&engine, VoteKind::Checkpoint, 1, B256::repeat_byte(7), 2);
+    engine.handle(frame(2, other), NOW_MS);
+    let header = header(1, NOW_MS, &engine.epoch);
+    let hash = header.hash();
+    let signatures = [0, 2, 3].map(|index| BlockSignature { index, signature: key(index as usize).sign(hash) }).to_vec();
+    let block = FinalBlock { header: header.clone(), signatures, transactions: Vec::new(), from: key(3).node_id() };
+    engine.handle(Input::Block(Box::new(block)), NOW_MS);
+    let effects = engine.handle(Input::Executed { height: 1, hash, header: Box::new(header), next_epoch: None }, NOW_MS);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Finalize { height: 1, .. })), "{effects:?}");
+}
+
+#[test]
+fn a_second_final_block_at_a_height_stops_the_group() {
+    let mut engine = engine(4, 1);
+    engine.start(NOW_MS);
+    let signed = |header: &BlockHeader| {
+        let hash = header.hash();
+        let signatures = [0, 2, 3].map(|index| BlockSignature { index, signature: key(index as usize).sign(hash) }).to_vec();
+        Input::Block(Box::new(FinalBlock { header: header.clone(), signatures, transactions: Vec::new(), from: key(3).node_id() }))
+    };
+    let first = header(1, NOW_MS, &engine.epoch);
+    engine.handle(signed(&first), NOW_MS);
+    engine.handle(Input::Executed { height: 1, hash: first.hash(), header: Box::new(first.clone()), next_epoch: None }, NOW_MS);
+    let second = BlockHeader { timestamp_ms: NOW_MS + 1, ..first };
+    assert!(matches!(&engine.handle(signed(&second), NOW_MS)[..], [Effect::Diverged { height: 1, .. }]));
+}
+
+#[test]
 fn own_result_that_differs_from_a_quorum_stops_the_group() {
     let mut engine = engine(4, 1);
     engine.start(NOW_MS);

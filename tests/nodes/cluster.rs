@@ -32,6 +32,7 @@ pub struct Node {
     pub rpc: SocketAddr,
     operator: SocketAddr,
     pub p2p: SocketAddr,
+    pub channel: SocketAddr,
     /// What the process is started by: nothing, or `ip netns exec NAME`.
     prefix: Vec<String>,
     process: Option<Child>,
@@ -58,7 +59,13 @@ pub struct Cluster {
 impl Cluster {
     /// Builds and starts a chain on this machine: `groups` are arguments of `chain build`, such as `--groups 2`.
     pub fn start(nodes: usize, groups: &[&str]) -> Self {
+        Self::start_with(nodes, groups, |_| {})
+    }
+
+    /// The same with files changed before the start.
+    pub fn start_with(nodes: usize, groups: &[&str], change: impl FnOnce(&Self)) -> Self {
         let cluster = Self::build(Place { machines: vec!["--nodes".into(), nodes.to_string()], prefixes: Vec::new() }, groups);
+        change(&cluster);
         cluster.started()
     }
 
@@ -102,19 +109,16 @@ impl Cluster {
         if !prefix.is_empty() {
             set(&config, "operator_listen_ip", "0.0.0.0");
         }
-        let p2p = setting(&config, "listen_port").parse().unwrap();
+        let port = |key: &str| setting(&config, key).parse().unwrap();
+        let (p2p, channel) = (address(port("listen_port")), address(port("channel_listen_port")));
         let id = fs::read_to_string(directory.join("conf/node.nodeid")).unwrap().trim().to_owned();
-        self.nodes.push(Node { id, rpc: address(rpc), operator: address(operator), p2p: address(p2p), prefix, process: None, directory });
+        let (rpc, operator) = (address(rpc), address(operator));
+        self.nodes.push(Node { id, rpc, operator, p2p, channel, prefix, process: None, directory });
     }
 
     /// The chain's directory.
     pub fn chain(&self) -> PathBuf {
         self.scratch.path().join("nodes")
-    }
-
-    /// A directory of the test's own.
-    pub fn scratch(&self) -> &Path {
-        self.scratch.path()
     }
 
     /// Runs a command of the program in the cluster's directory; it must succeed.
@@ -177,7 +181,7 @@ impl Cluster {
     pub fn kill_all(&mut self) {
         let mut processes: Vec<Child> = self.nodes.iter_mut().filter_map(|node| node.process.take()).collect();
         processes.iter_mut().for_each(|process| process.kill().unwrap());
-        processes.iter_mut().for_each(|process| drop(process.wait().unwrap()));
+        processes.iter_mut().for_each(|process| assert!(process.wait().is_ok()));
     }
 
     /// Stops a node in order.
@@ -269,14 +273,6 @@ impl Cluster {
         target
     }
 
-    /// Compares every block that nodes have in common.
-    pub fn assert_no_fork(&self, nodes: &[usize], group: u16) {
-        let common = nodes.iter().map(|node| self.height(*node, group).unwrap()).min().unwrap();
-        // The head's hash stands for all before it; every node's own chain of hashes is checked by `db verify`.
-        let hashes: Vec<_> = nodes.iter().map(|node| self.block(*node, group, common).unwrap()).collect();
-        assert!(hashes.iter().all(|hash| *hash == hashes[0]), "FORK at or before block {common} of group {group}: {hashes:?}");
-    }
-
     /// Sealers or observers of a group, as a node sees them: `getSealerList`, `getObserverList`.
     pub fn members(&self, index: usize, method: &str, group: u16) -> Vec<String> {
         let list = self.ask(index, method, json!([group])).unwrap_or_default();
@@ -329,8 +325,13 @@ impl Cluster {
         transaction.sign(&KeyPair::from_secret(&[7; 32]).unwrap()).encoded().clone()
     }
 
-    /// Loads nodes with transfers until the load is finished: `arguments` are of txgen.
+    /// Loads nodes with transfers until the load is finished, at a rate, unless the arguments of txgen say otherwise.
     pub fn load(&self, nodes: &[usize], arguments: &[&str]) -> Load {
+        self.load_at_most(nodes, &[&["--count", "16000", "--rate", "400", "--accounts", "100", "--batch", "20"], arguments].concat())
+    }
+
+    /// Loads nodes as fast as they take it, unless the arguments of txgen name a rate.
+    pub fn load_at_most(&self, nodes: &[usize], arguments: &[&str]) -> Load {
         let txgen = Path::new(env!("CARGO_BIN_EXE_millrace")).with_file_name("txgen");
         assert!(txgen.exists(), "build the workspace first: {} is missing", txgen.display());
         let number = self.nonce.get();
@@ -339,8 +340,8 @@ impl Cluster {
         let urls: Vec<String> = nodes.iter().map(|node| format!("http://{}", self.nodes[*node].rpc)).collect();
         let output = fs::File::create(&log).unwrap();
         let mut command = Command::new(txgen);
-        command.args(["--rpc", &urls.join(","), "--count", "16000", "--rate", "400", "--accounts", "100", "--batch", "20"]);
-        command.args(["--timeout", "60", "--request-timeout", "3"]).args(arguments).arg("--json").arg(&json).arg("--stop-file").arg(&stop);
+        command.args(["--rpc", &urls.join(","), "--timeout", "60", "--request-timeout", "3"]).args(arguments);
+        command.arg("--json").arg(&json).arg("--stop-file").arg(&stop);
         let child = command.stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap();
         Load { child, stop, json, log }
     }
@@ -355,10 +356,12 @@ impl Cluster {
         self.millrace(&["db", "verify", "--group", &group.to_string(), "--dir", &directory]);
     }
 
-    /// What a node has written into its log.
-    pub fn log(&self, index: usize) -> String {
-        let files = fs::read_dir(self.nodes[index].directory.join("log")).into_iter().flatten();
-        files.map(|file| String::from_utf8_lossy(&fs::read(file.unwrap().path()).unwrap()).into_owned()).collect()
+    /// A node's resident memory in bytes.
+    pub fn memory(&self, index: usize) -> u64 {
+        let process = self.nodes[index].process.as_ref().expect("it runs").id();
+        let text = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
     /// The first port of the cluster's block.

@@ -90,13 +90,17 @@ impl Stranger {
         let total = if unit == DATA { length } else { [0; 4] };
         let [high, low] = group.to_be_bytes();
         let bytes = [&[unit, kind, high, low][..], &length, &total, &[0; 4], body].concat();
-        // A node that has cut the session shows when reading.
-        let _ = self.stream.write_all(&bytes).and_then(|()| self.stream.flush());
+        self.send_raw(&bytes);
     }
 
     /// Sends a frame of one chunk.
     pub fn send_frame(&mut self, kind: u8, group: u16, payload: &[u8]) {
         self.send(DATA, (kind, group), payload);
+    }
+
+    /// Sends bytes as they are. That the node has cut the session shows when reading.
+    pub fn send_raw(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes).and_then(|()| self.stream.flush());
     }
 
     /// Takes in everything that was sent to it up to now. False when the session has ended.

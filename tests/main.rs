@@ -6,6 +6,7 @@ mod disk;
 mod full_pool;
 mod groups;
 mod network;
+mod nodes;
 mod openrpc;
 mod pitfalls;
 mod protection;

@@ -535,3 +535,31 @@ fn whoever_goes_along_with_a_view_change_waits_for_the_new_leader_as_long_as_the
     engine.handle(Input::Tick, NOW_MS + 7_500);
     assert_eq!(engine.status().to_view, 2);
 }
+
+/// What an honest node is prepared for has no gaps, so a new view never has to cut off what was committed.
+#[test]
+fn a_commit_waits_for_the_commit_of_the_height_below() {
+    let mut engine = engine(4, 3);
+    engine.start(NOW_MS);
+    let first = content(&engine, 1, 0);
+    let (below, payload) = proposal(&engine, 0, first);
+    engine.handle(frame(0, payload), NOW_MS);
+    engine.handle(Input::Gathered { height: 1, digest: below, outcome: Gathered::Complete(vec![transaction(0)]) }, NOW_MS);
+    let transactions = vec![transaction(1).hash()];
+    let second = ProposalHeader { previous: below, timestamp_ms: NOW_MS + 1, transactions, ..content(&engine, 2, 1) };
+    let (above, payload) = proposal(&engine, 1, second);
+    let mut effects = engine.handle(frame(1, payload), NOW_MS);
+    let outcome = Gathered::Complete(vec![transaction(1)]);
+    effects.extend(engine.handle(Input::Gathered { height: 2, digest: above, outcome }, NOW_MS));
+    assert!(has_vote(&effects, VoteKind::Prepare), "heights overlap");
+    let prepare = vote(&engine, VoteKind::Prepare, 2, above, 2);
+    let effects = engine.handle(frame(2, prepare), NOW_MS);
+    assert!(!has_vote(&effects, VoteKind::Commit), "{effects:?}");
+    let prepare = vote(&engine, VoteKind::Prepare, 1, below, 2);
+    let effects = engine.handle(frame(2, prepare), NOW_MS);
+    let commits = effects.iter().filter(|effect| has_vote(std::slice::from_ref(effect), VoteKind::Commit)).count();
+    assert_eq!(commits, 2, "both at once: {effects:?}");
+    let first_vote = effects.iter().position(|effect| matches!(effect, Effect::Broadcast(_)));
+    let record = effects.iter().position(|effect| matches!(effect, Effect::Record { .. }));
+    assert!(record < first_vote);
+}

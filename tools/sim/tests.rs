@@ -63,6 +63,13 @@ fn void_above_the_end_of_an_epoch_leaves_that_end_standing() {
     check([223], Overrides::default());
 }
 
+/// Two processes with one key: one was asked for a proposal, heard of the other's in its own name, saw that one ordered, and then put its
+/// own content into the ordered height.
+#[test]
+fn sealed_content_never_replaces_what_is_ordered() {
+    check([1_042], nodes(4));
+}
+
 #[test]
 fn vote_sent_before_it_is_durable_is_found() {
     assert!(seeds_to_find(Bug::Durable, 100).is_some());

@@ -17,6 +17,7 @@ packages:
 
 test-packages: packages
 	@tools/packages.sh openssl
+	@[ "$$(id -u)" -ne 0 ] || tools/packages.sh iproute2 nftables
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest
 
 build: packages

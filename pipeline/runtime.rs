@@ -24,6 +24,7 @@ mod render;
 mod stage;
 mod time;
 mod validate;
+mod wiring;
 mod worker;
 
 #[cfg(test)]
@@ -42,3 +43,4 @@ pub use render::{GoldenMismatch, check_golden};
 pub use stage::{Batch, Stage, StageFault};
 pub use time::now;
 pub use validate::TopologyError;
+pub use wiring::{WiredQueue, WiredStage, Wiring};

@@ -8,6 +8,7 @@ mod groups;
 mod handle;
 mod metrics;
 mod network;
+mod report;
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -37,7 +38,7 @@ use crate::channel_port::{self, ChannelListener};
 use crate::config::NodeConfig;
 use crate::reload::{Running, Watcher};
 use groups::{Groups, storage_fault};
-use handle::{NodeHandle, Reloaded};
+use handle::{Doors, NodeHandle, Reloaded};
 use network::{ChannelEnd, NetworkPeers};
 
 /// Block cache of commands that read a database.
@@ -85,12 +86,13 @@ impl Node {
         let on_fault = Arc::new(move |fault: &StageFault| stage_failed(&fault_registry, fault));
         let pipeline = Pipeline::start(topology, &PipelineConfig { affinity, on_fault }).map_err(|error| bug(&error.to_string()))?;
         let channel_end = ChannelEnd::default();
-        let network = network::start(&config, (inlets.frames, inlets.sync), channel_end.clone())?.map(Arc::new);
+        let network = network::start(&config, (inlets.frames.clone(), inlets.sync.clone()), channel_end.clone())?.map(Arc::new);
         if let Some(network) = &network {
             peers.attach(Arc::clone(network));
         }
         groups.attach(inlets.groups);
-        let handle = Arc::new(NodeHandle::new(&config, groups, inlets.submissions, pipeline.metrics_handle(), network.clone()));
+        let doors = Doors { submissions: inlets.submissions, frames: inlets.frames, sync: inlets.sync };
+        let handle = Arc::new(NodeHandle::new(&config, groups, doors, pipeline.metrics_handle(), network.clone()));
         let view: Arc<dyn NodeView> = handle.clone();
         let mut http_config = HttpConfig { threads: config.rpc.threads, ..HttpConfig::new(config.rpc.listen) };
         http_config.gateway.quotas = Arc::new(channel_port::quotas(&config));

@@ -29,9 +29,10 @@ pub struct Manual {
 
 impl Manual {
     pub(super) fn new(topology: Topology) -> Self {
-        let Topology { probes, mut stages, .. } = topology;
+        let Topology { graph, probes, mut stages } = topology;
         stages.sort_by_key(|stage| stage.index);
-        let metrics = MetricsHandle { controls: stages.iter().map(|stage| Arc::clone(&stage.control)).collect(), probes: probes.into() };
+        let controls = stages.iter().map(|stage| Arc::clone(&stage.control)).collect();
+        let metrics = MetricsHandle { controls, probes: probes.into(), graph: Arc::new(graph) };
         let workers = stages.into_iter().flat_map(|stage| stage.seeds.into_iter().map(move |seed| (stage.control.name, seed)));
         Self { workers: workers.collect(), metrics }
     }

@@ -513,3 +513,25 @@ fn a_node_that_is_behind_leaves_the_leader_alone() {
     assert_eq!(wait(&[2, 3]), 0, "one of two is honest: the others go on");
     assert_eq!(wait(&[3]), 1, "one claim may be a lie");
 }
+
+/// What took two timeouts in place of one when a leader fell silent: whoever went along with the others gave up their view at once.
+#[test]
+fn whoever_goes_along_with_a_view_change_waits_for_the_new_leader_as_long_as_the_others() {
+    let mut engine = engine(4, 2);
+    engine.start(NOW_MS);
+    engine.handle(Input::Pending(true), NOW_MS);
+    for elapsed_ms in [1_000, 2_000, 2_990] {
+        engine.handle(Input::Tick, NOW_MS + elapsed_ms);
+    }
+    for sealer in [1, 3] {
+        let (epoch, certificates, suspects, signature) = (engine.epoch_hash, Vec::new(), vec![0], Signature([0; 65]));
+        let change = ViewChange { epoch, to_view: 1, sealer, stable: None, certificates, suspects, signature };
+        engine.handle(frame(sealer as usize, Message::ViewChange(change).encode()), NOW_MS + 2_995);
+    }
+    for elapsed_ms in [3_000, 4_000, 5_000, 6_000, 7_000] {
+        engine.handle(Input::Tick, NOW_MS + elapsed_ms);
+        assert_eq!(engine.status().to_view, 1, "{elapsed_ms} ms");
+    }
+    engine.handle(Input::Tick, NOW_MS + 7_500);
+    assert_eq!(engine.status().to_view, 2);
+}

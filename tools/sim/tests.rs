@@ -63,6 +63,20 @@ fn void_above_the_end_of_an_epoch_leaves_that_end_standing() {
     check([223], Overrides::default());
 }
 
+/// Two processes with one key: one was asked for a proposal, heard of the other's in its own name, saw that one ordered, and then put its
+/// own content into the ordered height.
+#[test]
+fn sealed_content_never_replaces_what_is_ordered() {
+    check([1_042], nodes(4));
+}
+
+/// A faulty sealer proved a proposal that had been prepared on another block than the one that became final below it; the new view took it
+/// up, and a block became final whose timestamp was not above its parent's.
+#[test]
+fn proposal_prepared_on_a_block_that_lost_is_not_taken_up_with_an_old_timestamp() {
+    check([10_239], Overrides::default());
+}
+
 #[test]
 fn vote_sent_before_it_is_durable_is_found() {
     assert!(seeds_to_find(Bug::Durable, 100).is_some());

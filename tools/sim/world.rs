@@ -87,7 +87,7 @@ pub struct Outcome {
     pub violation: Option<String>,
     /// What halted a group of a faulty member: no promise, but worth a look.
     pub faulty_halt: Option<String>,
-    /// What an honest node refused of another honest one: worth a look.
+    /// What an honest node refused of another honest one, where a twin had told them different things.
     pub false_refusal: Option<String>,
     /// Digest of all events.
     pub trace: u64,
@@ -384,7 +384,12 @@ impl World {
                 return Err(format!("process {place}: group {group} has evidence against honest {:?}: {}", case.node, case.what));
             }
             if is_honest && let Some(case) = ledger.conduct().last_refusal().filter(|case| !self.faulty.contains(&case.node)) {
-                self.outcome.false_refusal.get_or_insert_with(|| format!("process {place} refused honest {:?}: {}", case.node, case.what));
+                let refused = format!("process {place}: group {group} refused honest {:?}: {}", case.node, case.what);
+                // Who was told something else by a twin may say what others must refuse.
+                if self.twins.is_empty() {
+                    return Err(refused);
+                }
+                self.outcome.false_refusal.get_or_insert(refused);
             }
             let head = ledger.chain().head().header.number;
             let seen = process.seen.entry(*group).or_default();

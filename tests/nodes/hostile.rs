@@ -28,7 +28,7 @@ fn pool_limit_loses_no_transaction_that_one_node_was_given() {
     });
     let figures = cluster.load_at_most(&[0], &["--count", "8000", "--in-flight", "4000", "--batch", "100", "--accounts", "100"]).join();
     assert_eq!((figures["committed"].as_u64(), &figures["unknown"]), (Some(8_000), &json!(0)));
-    println!("8000 committed through a pool of 1000, {} refusals on the way", figures["refused"]);
+    println!("8000 committed through a pool of 1000; on the way: {}", figures["errors"]);
     cluster.wait_agreement(&ALL, 1);
     eventually("pools are empty", || ALL.iter().all(|node| cluster.ask(*node, "getPendingTxSize", json!([1])) == Some(json!("0x0"))));
 }
@@ -96,7 +96,10 @@ fn member_that_lies_and_floods_costs_bounded_memory_and_holds_nobody_up() {
     let figures = load.join();
     assert_eq!(figures["committed"], 1_500);
     let growth: Vec<u64> = ALL.iter().map(|node| cluster.memory(*node).saturating_sub(before[*node]) >> 20).collect();
-    println!("{sent} frames in {seconds:.1} s; {} tx/s, longest gap {} ms; memory grew by {growth:?} MiB", figures["tps"], figures["longest_gap_ms"]);
+    println!(
+        "{sent} frames in {seconds:.1} s; {} tx/s, longest gap {} ms; memory grew by {growth:?} MiB",
+        figures["tps"], figures["longest_gap_ms"]
+    );
     let alive = sessions.iter_mut().map(Stranger::read_all).filter(|alive| *alive).count();
     println!("{alive} of its four sessions are still open");
     let height = cluster.wait_agreement(&ALL, 1);

@@ -12,6 +12,7 @@ mod pitfalls;
 mod protection;
 mod replay;
 mod sdk;
+mod status;
 
 use std::io::Write;
 use std::process::Command;

@@ -134,11 +134,17 @@ pub struct PbftEngine {
 
 impl PbftEngine {
     /// A machine that continues behind the durable head.
+    ///
+    /// # Panics
+    /// When the head's signatures are missing although it belongs to an epoch of several sealers: this node could not prove how far it
+    /// is, and a view would begin below what is final.
     pub fn new(config: PbftConfig) -> Self {
         let epoch_hash = config.epoch.digest().0;
         let head = config.head.number;
         // The log checks its own integrity; what does not decode is of an engine of another kind.
         let records: Vec<Record> = config.records.iter().filter_map(|body| wire::decode(body).ok()).collect();
+        let needs_proof = head >= config.epoch.start && head > 0 && config.epoch.quorum() > 1;
+        assert!(!needs_proof || !config.head_signatures.is_empty(), "the signatures of block {head} are missing");
         let has_stable = head >= config.epoch.start && !config.head_signatures.is_empty();
         let stable = has_stable.then(|| (head, Stable { header: config.head.encode_rlp(), signatures: config.head_signatures.clone() }));
         let memory = Memory::of(&records, epoch_hash, head, &config.domain);

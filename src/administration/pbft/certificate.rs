@@ -142,6 +142,10 @@ impl Verifier<'_> {
             }
             votes.insert(*index, vote);
         }
+        #[cfg(feature = "planted")]
+        if crate::planted::is_planted(crate::planted::Bug::RepeatedSigners) && signatures.len() >= self.epoch.quorum() {
+            return Ok(votes.into_values().collect());
+        }
         if votes.len() < self.epoch.quorum() {
             return Err(format!("block {}: {} distinct sealers signed, {} must", header.number, votes.len(), self.epoch.quorum()));
         }

@@ -255,9 +255,12 @@ impl PbftEngine {
         let Some(header) = slot.header.as_ref() else { return };
         let Some(parent) = self.parent(height) else { return };
         let latest_ms = self.timer.outer_ms().saturating_add(self.max_ahead_ms);
-        let refusal = if parent.digest.is_some_and(|digest| digest != header.previous) {
-            Some("it does not build on the proposal below".to_owned())
-        } else if header.timestamp_ms <= parent.timestamp_ms {
+        // A leader that does not know the digest below, since it downloaded that block or was restarted, names the block: wait until it
+        // is durable here, from when on any digest will do.
+        if parent.digest.is_some_and(|digest| digest != header.previous) {
+            return;
+        }
+        let refusal = if header.timestamp_ms <= parent.timestamp_ms {
             Some("its timestamp is not above the one below".to_owned())
         } else if header.timestamp_ms > latest_ms && header.timestamp_ms != parent.timestamp_ms.saturating_add(1) {
             Some(format!("its timestamp is {} ms ahead of this node's clock", header.timestamp_ms - self.timer.outer_ms()))

@@ -100,6 +100,12 @@ impl PbftEngine {
         self.help(from, status);
     }
 
+    /// Sealers that say they have blocks this node has not.
+    pub(super) fn peers_ahead(&self) -> usize {
+        let is_ahead = |(node, peer): &(&NodeId, &Peer)| peer.committed > self.final_height && self.epoch.index_of(node).is_some();
+        self.peers.iter().filter(is_ahead).count()
+    }
+
     /// What is known of a node, if there is room to know something.
     fn peer(&mut self, node: NodeId) -> Option<&mut Peer> {
         if self.peers.len() >= PEERS && !self.peers.contains_key(&node) {

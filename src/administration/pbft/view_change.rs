@@ -9,6 +9,8 @@
 
 use std::collections::BTreeMap;
 
+use millrace_base::{B256, NodeId, Signature};
+
 use super::PbftEngine;
 use super::certificate::{Known, Plan, SKIPPED_HEIGHTS};
 use super::message::{Message, NewView, ViewChange};
@@ -16,7 +18,6 @@ use super::records::{PROMISE_HEIGHTS, Record};
 use super::signing::sign;
 use super::slot::Standing;
 use crate::engine::Effect;
-use millrace_base::{B256, NodeId, Signature};
 
 /// A view this node wants but has not entered.
 pub struct Changing {
@@ -75,6 +76,10 @@ impl PbftEngine {
         if self.changing.is_some() {
             return true;
         }
+        // Others go on: this node needs their blocks and not another leader.
+        if self.peers_ahead() > self.epoch.max_faulty() {
+            return false;
+        }
         if self.epoch_ends_at.is_some() {
             return self.lacks_checkpoints();
         }
@@ -119,7 +124,10 @@ impl PbftEngine {
 
     fn suspect_leader(&mut self) {
         let late = self.first_unordered();
-        self.suspect(self.leader(self.view, late));
+        // With everything ordered that has room, others' checkpoints are late and no leader is to blame.
+        if late <= self.committed_height.saturating_add(self.window) && self.epoch_ends_at.is_none() {
+            self.suspect(self.leader(self.view, late));
+        }
     }
 
     fn suspect(&mut self, sealer: u32) {

@@ -41,7 +41,7 @@ pub struct Options {
     pub duplicate_percent: u64,
     pub delay_ms: u64,
     pub has_crashes: bool,
-    /// Crashes in 3,000 turns.
+    /// Crashes in 3,000 turns; five times as many in turns that record something.
     pub crashes: u64,
     pub has_partitions: bool,
     pub has_epoch_changes: bool,
@@ -75,7 +75,7 @@ impl Options {
             duplicate_percent: dice.pick(&[0, 5, 50]),
             delay_ms: dice.pick(&[5, 30, 200, 1_500]),
             has_crashes: dice.percent(60),
-            crashes: dice.pick(&[1, 3, 10, 30]),
+            crashes: dice.pick(&[1, 3, 10, 20]),
             has_partitions: dice.percent(50),
             has_epoch_changes: dice.percent(40),
             has_clock_jumps: dice.percent(20),
@@ -118,6 +118,8 @@ pub struct Cluster {
     is_healed: bool,
     actions: Actions,
     supplied: usize,
+    /// Content of a proposal that a forger claims to be prepared.
+    made_up: Option<Bytes>,
     finals: BTreeMap<u64, B256>,
     said: BTreeMap<(NodeId, Hash, u64, u64, VoteKind), Hash>,
     changed: BTreeMap<(NodeId, Hash), u64>,
@@ -150,6 +152,7 @@ impl Cluster {
             is_healed: false,
             actions: Actions::new(),
             supplied: 0,
+            made_up: None,
             finals: BTreeMap::new(),
             said: BTreeMap::new(),
             changed: BTreeMap::new(),
@@ -309,9 +312,11 @@ impl Cluster {
 
     /// Like the order stage: records first, then everything else in order. A crash may come at any point.
     fn carry_out(&mut self, host: usize, effects: Vec<Effect>) {
-        let dies =
-            self.options.has_crashes && !self.is_healed && self.faults[host].is_none() && self.dice.below(3_000) < self.options.crashes;
         let (records, others): (Vec<Effect>, Vec<Effect>) = effects.into_iter().partition(|effect| matches!(effect, Effect::Record { .. }));
+        // A crash between a record and what follows from it is the one to look for.
+        let chance = if records.is_empty() { self.options.crashes } else { 5 * self.options.crashes };
+        let may_die = self.options.has_crashes && !self.is_healed && self.faults[host].is_none();
+        let dies = may_die && self.dice.below(3_000) < chance;
         let survives = others.len() as u64;
         let last = if dies { self.dice.below(survives + 1) } else { survives };
         if dies && self.dice.percent(50) {
@@ -366,10 +371,8 @@ impl Cluster {
             Effect::Broadcast(payload) => {
                 let own = self.hosts[host].key.node_id();
                 let others: Vec<NodeId> = self.hosts[host].sealers().into_iter().filter(|node| *node != own).collect();
+                let payload = if self.faults[host] == Some(Fault::Forger) { self.forge(host, &others, payload) } else { payload };
                 self.send(host, &others, &payload);
-                if self.faults[host] == Some(Fault::Forger) {
-                    self.forge(host, &others);
-                }
             }
             Effect::Seal { height, view, after_timestamp_ms, limit } => {
                 self.hosts[host].wanted = Some((height, view, after_timestamp_ms, limit));
@@ -409,10 +412,11 @@ impl Cluster {
         }
     }
 
-    /// Honest nodes are never refused for what they sign; what differs in views or timing is dropped without a word.
+    /// Among honest nodes nothing is ever refused but for clocks; a liar can make them differ in more than that, but not in signatures.
     fn check_refusal(&self, host: usize, from: NodeId, reason: &str) {
         let is_honest = (0..self.hosts.len()).all(|other| self.honest[other] || self.hosts[other].key.node_id() != from);
-        if self.honest[host] && is_honest && reason.contains("signature") {
+        let is_excused = !self.options.faulty.is_empty() && !reason.contains("signature");
+        if self.honest[host] && is_honest && !is_excused && !reason.contains("ahead of this node's clock") {
             self.fail(&format!("honest {from:?} refused: {reason}"));
         }
     }
@@ -513,10 +517,24 @@ impl Cluster {
         !self.cut.contains(&(from, node))
     }
 
-    fn forge(&mut self, host: usize, others: &[NodeId]) {
-        if !self.dice.percent(20) {
-            return;
+    /// Sends what nobody should believe, and gives what goes in the place of an honest message.
+    fn forge(&mut self, host: usize, others: &[NodeId], payload: Bytes) -> Bytes {
+        if let Ok(Message::ViewChange(change)) = Message::decode(&payload) {
+            let (key, head) = (self.hosts[host].key.clone(), self.hosts[host].head().clone());
+            let (change, content) = liar::spoil(&mut self.dice, &key, change, &head);
+            self.made_up = Some(Message::Content(content).encode());
+            return Message::ViewChange(change).encode();
         }
+        if let Some(content) = self.made_up.clone() {
+            self.send(host, others, &content);
+        }
+        if self.dice.percent(20) {
+            self.send_forgeries(host, others);
+        }
+        payload
+    }
+
+    fn send_forgeries(&mut self, host: usize, others: &[NodeId]) {
         let key = self.hosts[host].key.clone();
         let head = self.hosts[host].head().clone();
         let view = self.hosts[host].engine.as_ref().map_or(0, |engine| engine.view);

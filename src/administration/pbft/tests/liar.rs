@@ -19,7 +19,7 @@ pub fn frames(dice: &mut Dice, key: &KeyPair, head: &Stored, view: u64) -> Vec<B
     let epoch = head.epoch.digest().0;
     let Some(own) = head.epoch.index_of(&key.node_id()) else { return Vec::new() };
     let height = head.block.header.number + 1 + dice.below(3);
-    let view = view + dice.pick(&[0, 0, 1, 1_000_000, u64::MAX / 2]);
+    let view = view + dice.pick(&[0, 0, 0, 1, 1_000_000]);
     let quorum = head.epoch.quorum();
     let header = ProposalHeader {
         height,
@@ -68,6 +68,33 @@ pub fn frames(dice: &mut Dice, key: &KeyPair, head: &Stored, view: u64) -> Vec<B
     broken[at] ^= 1 << dice.below(8);
     frames.push(broken.into());
     frames
+}
+
+/// A view change as this member should have sent it, but with a proof that it signed alone, as often as it takes: of a proposal
+/// nobody made, or of a height nobody has reached. The content of the proposal comes with it.
+pub fn spoil(dice: &mut Dice, key: &KeyPair, mut change: ViewChange, head: &Stored) -> (ViewChange, Content) {
+    let quorum = head.epoch.quorum();
+    let mut block = head.block.header.clone();
+    if dice.percent(25) {
+        block.number += 1_000;
+        block.sealer_list = head.epoch.sealers.clone();
+        let signatures = vec![BlockSignature { index: change.sealer, signature: sign(key, block.hash()) }; quorum];
+        change.stable = Some(Stable { header: block.encode_rlp(), signatures });
+    }
+    let header = ProposalHeader {
+        height: head.block.header.number + 1,
+        epoch: change.epoch.into(),
+        previous: head.hash,
+        timestamp_ms: head.block.header.timestamp_ms + 1,
+        sealer: change.sealer,
+        transactions: Vec::new(),
+    };
+    let brief = Brief::of(&domain(), &header);
+    let view = change.to_view - 1;
+    let prepare = vote(key, change.epoch, (VoteKind::Prepare, header.height, view), brief.digest(&domain()), change.sealer);
+    change.certificates = vec![Certificate { brief, view, signers: vec![(change.sealer, VoteKind::Prepare, prepare.signature); quorum] }];
+    change.signature = sign(key, change.statement(&domain()));
+    (change, Content::from(&header))
 }
 
 /// A block on top of the head that this member alone signed, as often as it takes.

@@ -2,7 +2,8 @@
 
 use millrace_base::{B256, BlockHeader, BlockSignature, Bytes, KeyPair, Signature};
 
-use super::super::message::{Brief, Content, Message, Status, ViewChange, Vote, VoteKind};
+use super::super::certificate::Known;
+use super::super::message::{Brief, Certificate, Content, Message, NewView, Stable, Status, ViewChange, Vote, VoteKind};
 use super::super::{MAX_AHEAD_MS, PbftConfig, PbftEngine, WINDOW};
 use super::world::{domain, epoch, key, transaction};
 use crate::engine::{Effect, Engine, FinalBlock, Gathered, Input, ProposalHeader};
@@ -413,6 +414,104 @@ fn jumps_of_the_clock_cause_no_view_change() {
         engine.handle(Input::Tick, second * 1_000);
     }
     assert_eq!(engine.status().to_view, 1);
+}
+
+/// A final block's proof, certificates and all, as an honest sealer would send it.
+fn view_change(engine: &PbftEngine, sealer: u32, signers: &[u32]) -> ViewChange {
+    let header = header(1, NOW_MS, &engine.epoch);
+    let sign_block = |index: &u32| BlockSignature { index: *index, signature: key(*index as usize).sign(header.hash()) };
+    let stable = Stable { header: header.encode_rlp(), signatures: signers.iter().map(sign_block).collect() };
+    let brief = Brief::of(&domain(), &content(engine, 2, 1));
+    let (epoch, subject, signature) = (engine.epoch_hash, brief.digest(&domain()).0, Signature([0; 65]));
+    let sign_prepare = |sealer: &u32| {
+        let kind = if *sealer == 1 { VoteKind::Propose } else { VoteKind::Prepare };
+        let vote = signed(&key(*sealer as usize), Vote { kind, epoch, height: 2, view: 0, subject, sealer: *sealer, signature });
+        (*sealer, kind, vote.signature)
+    };
+    let certificate = Certificate { brief, view: 0, signers: signers.iter().map(sign_prepare).collect() };
+    let (stable, certificates) = (Some(stable), vec![certificate]);
+    let mut change = ViewChange { epoch, to_view: 1, sealer, stable, certificates, suspects: vec![0], signature };
+    change.signature = key(sealer as usize).sign(change.statement(&domain()));
+    change
+}
+
+fn new_view(engine: &PbftEngine, changes: Vec<ViewChange>) -> NewView {
+    let mut new_view = NewView { epoch: engine.epoch_hash, view: 1, changes, signature: Signature([0; 65]) };
+    new_view.signature = key(1).sign(new_view.statement(&domain()));
+    new_view
+}
+
+#[test]
+fn a_proof_of_one_signer_many_times_is_no_proof() {
+    let engine = engine(4, 3);
+    let check = |change: &ViewChange| engine.verifier().check_change(change, &mut Known::new());
+    assert_eq!(check(&view_change(&engine, 2, &[0, 1, 2])), Ok(()));
+    let good = view_change(&engine, 2, &[0, 1, 2]);
+    let bad = view_change(&engine, 2, &[0, 1, 1]);
+    let resign = |mut change: ViewChange| {
+        change.signature = key(2).sign(change.statement(&domain()));
+        change
+    };
+    let stable = resign(ViewChange { stable: bad.stable.clone(), ..good.clone() });
+    let certificates = resign(ViewChange { certificates: bad.certificates.clone(), ..good.clone() });
+    assert!(check(&stable).unwrap_err().contains("2 distinct sealers"));
+    assert!(check(&certificates).unwrap_err().contains("2 signers"));
+    let twice = new_view(&engine, vec![good.clone(), good.clone(), view_change(&engine, 0, &[0, 1, 2])]);
+    assert!(engine.verifier().check_new_view(&twice, &mut Known::new()).unwrap_err().contains("two of one sealer"));
+}
+
+#[test]
+fn a_new_view_proposes_again_what_was_prepared_and_passes_over_the_silent() {
+    let mut engine = engine(4, 3);
+    engine.start(NOW_MS);
+    let changes = [0, 1, 2].map(|sealer| view_change(&engine, sealer, &[0, 1, 2])).to_vec();
+    let payload = Message::NewView(new_view(&engine, changes)).encode();
+    let effects = engine.handle(frame(2, payload), NOW_MS);
+    assert_eq!((engine.view, engine.base), (1, 1));
+    let digest = Brief::of(&domain(), &content(&engine, 2, 1)).digest(&domain());
+    assert_eq!(engine.slots[&2].digest, Some(digest));
+    let fetches =
+        effects.iter().filter(|effect| matches!(effect, Effect::Send { payload, .. } if *payload == Message::Fetch(2, digest.0).encode()));
+    assert_eq!(fetches.count(), 3, "{effects:?}");
+    assert!((3..9).all(|height| engine.leader(1, height) != 0), "sealer 0 is passed over");
+    assert_eq!((2_000..2_004).filter(|height| engine.leader(1, *height) == 0).count(), 1, "but not for ever");
+}
+
+/// R6: every bit of the start of a view is covered by a signature.
+#[test]
+fn a_changed_bit_in_the_start_of_a_view_is_refused() {
+    let engine = engine(4, 3);
+    let changes = [0, 1, 2].map(|sealer| view_change(&engine, sealer, &[0, 1, 2])).to_vec();
+    let genuine = Message::NewView(new_view(&engine, changes));
+    let bytes = genuine.encode();
+    for at in 0..bytes.len() {
+        let mut changed = bytes.to_vec();
+        changed[at] ^= 1 << (at % 8);
+        if let Ok(Message::NewView(new_view)) = Message::decode(&changed) {
+            let is_same = Message::NewView(new_view.clone()) == genuine;
+            let is_refused = new_view.epoch != engine.epoch_hash || engine.verifier().check_new_view(&new_view, &mut Known::new()).is_err();
+            assert!(is_same || is_refused, "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn a_node_that_is_behind_leaves_the_leader_alone() {
+    let wait = |claims: &[usize]| {
+        let mut engine = engine(4, 1);
+        engine.start(NOW_MS);
+        engine.handle(Input::Pending(true), NOW_MS);
+        for from in claims {
+            let status = Status { epoch: engine.epoch_hash, view: 0, to_view: 0, final_height: 9, committed: 9, have: Vec::new() };
+            engine.handle(frame(*from, Message::Status(status).encode()), NOW_MS);
+        }
+        for second in 1..=4 {
+            engine.handle(Input::Tick, NOW_MS + second * 1_000);
+        }
+        engine.status().to_view
+    };
+    assert_eq!(wait(&[2, 3]), 0, "one of two is honest: the others go on");
+    assert_eq!(wait(&[3]), 1, "one claim may be a lie");
 }
 
 /// What took two timeouts in place of one when a leader fell silent: whoever went along with the others gave up their view at once.

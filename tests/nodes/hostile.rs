@@ -28,7 +28,7 @@ fn pool_limit_loses_no_transaction_that_one_node_was_given() {
     });
     let figures = cluster.load_at_most(&[0], &["--count", "8000", "--in-flight", "4000", "--batch", "100", "--accounts", "100"]).join();
     assert_eq!((figures["committed"].as_u64(), &figures["unknown"]), (Some(8_000), &json!(0)));
-    println!("8000 committed through a pool of 1000, {} refusals on the way", figures["refused"]);
+    println!("8000 committed through a pool of 1000; on the way: {}", figures["errors"]);
     cluster.wait_agreement(&ALL, 1);
     eventually("pools are empty", || ALL.iter().all(|node| cluster.ask(*node, "getPendingTxSize", json!([1])) == Some(json!("0x0"))));
 }

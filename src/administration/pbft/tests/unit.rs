@@ -418,7 +418,12 @@ fn jumps_of_the_clock_cause_no_view_change() {
 
 /// A final block's proof, certificates and all, as an honest sealer would send it.
 fn view_change(engine: &PbftEngine, sealer: u32, signers: &[u32]) -> ViewChange {
-    let header = header(1, NOW_MS, &engine.epoch);
+    view_change_above(engine, sealer, signers, NOW_MS - 1)
+}
+
+/// Its proposal is of [`NOW_MS`], the block below it of the given time.
+fn view_change_above(engine: &PbftEngine, sealer: u32, signers: &[u32], below_ms: u64) -> ViewChange {
+    let header = header(1, below_ms, &engine.epoch);
     let sign_block = |index: &u32| BlockSignature { index: *index, signature: key(*index as usize).sign(header.hash()) };
     let stable = Stable { header: header.encode_rlp(), signatures: signers.iter().map(sign_block).collect() };
     let brief = Brief::of(&domain(), &content(engine, 2, 1));
@@ -475,6 +480,17 @@ fn a_new_view_proposes_again_what_was_prepared_and_passes_over_the_silent() {
     assert_eq!(fetches.count(), 3, "{effects:?}");
     assert!((3..9).all(|height| engine.leader(1, height) != 0), "sealer 0 is passed over");
     assert_eq!((2_000..2_004).filter(|height| engine.leader(1, *height) == 0).count(), 1, "but not for ever");
+}
+
+/// A faulty sealer can prove what was prepared on another proposal than the one that became final below it.
+#[test]
+fn a_new_view_takes_up_nothing_that_is_not_later_than_the_block_below() {
+    for (below_ms, is_taken_up) in [(NOW_MS - 1, true), (NOW_MS, false), (NOW_MS + 1, false)] {
+        let engine = engine(4, 3);
+        let changes = [0, 1, 2].map(|sealer| view_change_above(&engine, sealer, &[0, 1, 2], below_ms)).to_vec();
+        let plan = engine.verifier().plan(&new_view(&engine, changes));
+        assert_eq!((plan.base, !plan.proposals.is_empty()), (1, is_taken_up));
+    }
 }
 
 /// R6: every bit of the start of a view is covered by a signature.

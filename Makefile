@@ -9,13 +9,15 @@ help:
 	@echo "make demo    install missing packages, build, start a network, load it, print what was committed"
 	@echo "make test    install what tests need, run all checks and tests"
 	@echo "make clients run real 2.x clients against a network: Caliper, and python-sdk from the checkout that PYTHON_SDK names"
-	@echo "make build   build target/release/{millrace,txgen,tidy}"
+	@echo "make planted show that the simulator finds bugs that are planted into consensus"
+	@echo "make build   build target/release/{millrace,txgen,sim,tidy}"
 
 packages:
 	@tools/packages.sh build-essential libclang-dev
 
 test-packages: packages
 	@tools/packages.sh openssl
+	@[ "$$(id -u)" -ne 0 ] || tools/packages.sh iproute2 nftables
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest
 
 build: packages
@@ -38,6 +40,10 @@ test: test-packages lint build
 clients: build
 	tools/clients/caliper.sh
 	@if [ -n "$(PYTHON_SDK)" ]; then tools/clients/python.sh "$(PYTHON_SDK)"; else echo "python-sdk: skipped: PYTHON_SDK names no checkout of it"; fi
+
+# Bugs that are planted into consensus must be found by the simulator; they need a build of their own.
+planted: test-packages
+	$(CARGO) nextest run --release -p sim --features planted found
 
 clean-demo:
 	rm -rf target/demo

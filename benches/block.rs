@@ -97,7 +97,7 @@ impl Chain {
     }
 
     fn apply(&mut self, transactions: Vec<VerifiedTx>) -> Block {
-        let ExecutedBlock { block, writes, accumulator, epoch_start: None } = self.execute(transactions);
+        let ExecutedBlock { block, writes, accumulator, .. } = self.execute(transactions);
         assert!(block.receipts.iter().all(|receipt| receipt.status == 0), "set-up succeeds");
         self.ledger.commit(&[Commit { block: Arc::new(block.clone()), writes, accumulator, epoch_start: None }]).expect("storage works");
         block
@@ -173,7 +173,7 @@ pub fn commit(criterion: &mut Criterion) {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut chain = Chain::new(open(directory.path()), durability);
         let transactions = chain.tokens();
-        let ExecutedBlock { block, writes, accumulator, epoch_start: None } = chain.execute(transactions);
+        let ExecutedBlock { block, writes, accumulator, .. } = chain.execute(transactions);
         let template = Commit { block: Arc::new(block), writes, accumulator, epoch_start: None };
         group.bench_function(name, |bencher| {
             // One at a time: a block names the one before.

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 bin=${MILLRACE_BIN:-target/release}
 dir=${DEMO_DIR:-target/demo}
 count=${DEMO_COUNT:-20000}
-NODES=${NODES:-1}
+NODES=${NODES:-4}
 ready=$dir.json
 
 rm -rf "$dir" "$ready"

@@ -30,7 +30,8 @@ pub struct Case {
 
 /// See the module.
 pub struct EvidenceLog {
-    directory: PathBuf,
+    /// None: nothing is kept.
+    directory: Option<PathBuf>,
     /// Offender and matter of the cases on file, by group.
     known: HashMap<GroupId, HashSet<String>>,
 }
@@ -38,11 +39,12 @@ pub struct EvidenceLog {
 impl EvidenceLog {
     /// Keeps files in `directory`, which is created with the first case.
     pub fn new(directory: PathBuf) -> Self {
-        Self { directory, known: HashMap::new() }
+        Self { directory: Some(directory), known: HashMap::new() }
     }
 
-    fn path(&self, group: GroupId) -> PathBuf {
-        self.directory.join(format!("group-{group}.txt"))
+    /// Keeps no files: of the simulator, which touches no file system.
+    pub fn unkept() -> Self {
+        Self { directory: None, known: HashMap::new() }
     }
 
     /// Puts a case on file; `false` when it is there already or the file is full.
@@ -50,7 +52,8 @@ impl EvidenceLog {
     /// # Errors
     /// What the file system says.
     pub fn record(&mut self, group: GroupId, case: &Case, now_ms: u64) -> io::Result<bool> {
-        let path = self.path(group);
+        let Some(directory) = &self.directory else { return Ok(false) };
+        let path = directory.join(format!("group-{group}.txt"));
         let key = format!("{} {}", case.offender, case.what.replace(['\n', '\r'], " "));
         let length = match fs::metadata(&path) {
             Ok(metadata) => metadata.len(),
@@ -68,7 +71,7 @@ impl EvidenceLog {
         if known.len() >= MAX_CASES || known.contains(&key) || length + line.len() as u64 > MAX_FILE_BYTES {
             return Ok(false);
         }
-        fs::create_dir_all(&self.directory)?;
+        fs::create_dir_all(directory)?;
         let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
         file.write_all(line.as_bytes())?;
         file.sync_data()?;
@@ -104,7 +107,7 @@ mod tests {
         assert!(!log.record(group, &case(1, "height 5 | view 0"), 12).unwrap());
         let recorded = (0..200).filter(|height| log.record(group, &case(2, &format!("height {height}")), 13).unwrap()).count();
         assert_eq!(recorded, MAX_CASES - 1);
-        let text = fs::read_to_string(log.path(group)).unwrap();
+        let text = fs::read_to_string(directory.path().join("evidence/group-1.txt")).unwrap();
         assert_eq!(text.lines().count(), MAX_CASES);
         assert!(text.starts_with(&format!("10 {} height 5 | view 0 | 74686973 | 74686174\n", NodeId([1; 64]))));
     }

@@ -9,8 +9,8 @@ use millrace_administration::pbft::WINDOW;
 use millrace_administration::sync::limits::{HELD_BYTES, MAX_CHECKS};
 use millrace_base::GroupId;
 use millrace_base::clock::Clock;
+use millrace_ledger::Ledger;
 use millrace_ledger::view::SubmitError;
-use millrace_ledger::{Ledger, VoteLog};
 
 use crate::evidence::EvidenceLog;
 use crate::frames::{self, Frame, FrameInlet};
@@ -24,7 +24,7 @@ use crate::stages::check::{CheckStage, ToCheck};
 use crate::stages::commit::{CommitOutputs, CommitStage};
 use crate::stages::execute::ExecuteStage;
 use crate::stages::notify::{Listener, NotifyStage};
-use crate::stages::order::{OrderOutputs, OrderParts, OrderStage, pbft_engines};
+use crate::stages::order::{OrderOutputs, OrderParts, OrderStage, RecordLog, pbft_engines};
 use crate::stages::sync::{self, PeerFrame, SyncInlet, SyncInput, SyncOutputs, SyncStage};
 use crate::stages::verify::VerifyStage;
 
@@ -80,7 +80,7 @@ impl Workers {
 /// What the stages are made of.
 pub struct Parts {
     /// Votes of all groups.
-    pub votes: VoteLog,
+    pub votes: Box<dyn RecordLog>,
     /// Evidence against sealers.
     pub evidence: EvidenceLog,
     /// Other nodes.
@@ -89,6 +89,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Told about blocks.
     pub listeners: Vec<Arc<dyn Listener>>,
+    /// Groups that may run at once, at most [`MAX_GROUPS`]: the depth of inner queues follows.
+    pub max_groups: usize,
 }
 
 /// The ends of the pipeline that the outside holds.
@@ -158,7 +160,7 @@ struct SyncQueues {
     downloaded: Queue<ToOrder>,
 }
 
-fn declare(builder: &mut TopologyBuilder, workers: Workers) -> Queues {
+fn declare(builder: &mut TopologyBuilder, workers: Workers, max_groups: usize) -> Queues {
     let submissions = builder.lanes(LaneSpec {
         name: "submissions",
         lane_depth: LANE_DEPTH,
@@ -180,7 +182,7 @@ fn declare(builder: &mut TopologyBuilder, workers: Workers) -> Queues {
         why: "beside the clients' lanes, so that their flood cannot keep a proposal incomplete; the order stage asks again",
     });
     let frames = builder.lanes(frames::lane_spec(MAX_GROUPS));
-    let inner = MAX_GROUPS * ITEMS_PER_GROUP;
+    let inner = max_groups * ITEMS_PER_GROUP;
     let to_order = builder.queue::<ToOrder>(QueueSpec::new(
         "to-order",
         inner,
@@ -202,10 +204,10 @@ fn declare(builder: &mut TopologyBuilder, workers: Workers) -> Queues {
         Policy::DropOldest,
         "events are hints, the chain has the blocks; a slow listener must not hold up commits",
     ));
-    Queues { submissions, repairs, frames, to_order, to_execute, to_commit, to_notify, sync: declare_sync(builder) }
+    Queues { submissions, repairs, frames, to_order, to_execute, to_commit, to_notify, sync: declare_sync(builder, max_groups) }
 }
 
-fn declare_sync(builder: &mut TopologyBuilder) -> SyncQueues {
+fn declare_sync(builder: &mut TopologyBuilder, max_groups: usize) -> SyncQueues {
     let hints = builder.queue::<ToSync>(QueueSpec::new(
         "to-sync",
         SYNC_DEPTH,
@@ -224,7 +226,7 @@ fn declare_sync(builder: &mut TopologyBuilder) -> SyncQueues {
     });
     let checked = builder.queue::<Checked>(QueueSpec::new(
         "checked",
-        MAX_GROUPS * MAX_CHECKS,
+        max_groups * MAX_CHECKS,
         Policy::NeverFull,
         "sync has so many blocks of each group checked at once and counts a check until its result is here",
     ));
@@ -272,7 +274,7 @@ fn open_doors(builder: &mut TopologyBuilder, queues: &Queues) -> Inlets {
 /// A rule of the graph that is broken: a bug, found when the node starts and in a test.
 pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), TopologyError> {
     let mut builder = TopologyBuilder::new("millrace");
-    let queues = declare(&mut builder, workers);
+    let queues = declare(&mut builder, workers, parts.max_groups.clamp(1, MAX_GROUPS));
     let inlets = open_doors(&mut builder, &queues);
     let (peers, clock, listeners) = (Arc::clone(&parts.peers), Arc::clone(&parts.clock), parts.listeners.clone());
 
@@ -323,7 +325,7 @@ fn wire_order(builder: &mut TopologyBuilder, queues: &Queues, parts: Parts) {
         notify: order.writes(&queues.to_notify),
         sync: order.writes(&queues.sync.hints),
     };
-    let order_parts = OrderParts { votes: Box::new(votes), evidence, peers, clock, engines: pbft_engines() };
+    let order_parts = OrderParts { votes, evidence, peers, clock, engines: pbft_engines() };
     let mut once = Some(OrderStage::new(order_parts, outputs));
     order.instances(move |_| once.take().expect("the stage has one worker"));
 }
@@ -402,13 +404,15 @@ mod tests {
     use super::*;
     use crate::peers::Alone;
     use millrace_base::clock::SystemClock;
+    use millrace_ledger::VoteLog;
 
     #[test]
     fn picture_of_the_node_is_the_golden_one() {
         let directory = tempfile::tempdir().unwrap();
-        let votes = VoteLog::open(directory.path()).unwrap();
+        let votes = Box::new(VoteLog::open(directory.path()).unwrap());
         let evidence = EvidenceLog::new(directory.path().join("evidence"));
-        let parts = Parts { votes, evidence, peers: Arc::new(Alone), clock: Arc::new(SystemClock), listeners: Vec::new() };
+        let (peers, clock) = (Arc::new(Alone), Arc::new(SystemClock));
+        let parts = Parts { votes, evidence, peers, clock, listeners: Vec::new(), max_groups: MAX_GROUPS };
         let (topology, _inlets) = wire(Workers::for_cores(2), parts).unwrap();
         let golden = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/topology.golden.txt"));
         crate::runtime::check_golden(golden, &topology.render()).unwrap();

@@ -8,7 +8,9 @@ mod database;
 mod devnet;
 mod doctor;
 mod node;
+mod operator;
 mod run;
+mod top;
 mod topology;
 mod transaction;
 
@@ -51,8 +53,10 @@ enum Command {
     /// Talk to a running node from its machine.
     #[command(subcommand)]
     Node(node::NodeCommand),
-    /// Print the stages and queues of a node, as they are wired.
+    /// Print the stages and queues of a node, as they are wired or as they run.
     Topology(topology::TopologyArguments),
+    /// Watch running nodes: groups, peers, stages.
+    Top(top::TopArguments),
     /// Look into the databases of a node that does not run.
     #[command(subcommand)]
     Db(database::DatabaseCommand),
@@ -99,6 +103,7 @@ fn execute(command: Command) -> Result<ExitCode, Fault> {
         Command::Chain(command) => chain::chain(command),
         Command::Node(command) => node::node(command),
         Command::Topology(arguments) => topology::topology(arguments),
+        Command::Top(arguments) => top::top(&arguments),
         Command::Db(command) => database::database(command),
         Command::Doctor(command) => doctor::doctor(command),
         Command::Tx(transaction::TransactionCommand::Send(arguments)) => transaction::send(arguments),
@@ -108,6 +113,11 @@ fn execute(command: Command) -> Result<ExitCode, Fault> {
 
 /// Writes a result to standard output and flushes it, so that a reader behind a pipe has it at once.
 fn print(text: &str) -> Result<ExitCode, Fault> {
+    print_while_read(text).map(|_| ExitCode::SUCCESS)
+}
+
+/// Writes as [`print`] does; `false` when nobody reads any more.
+fn print_while_read(text: &str) -> Result<bool, Fault> {
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     match written {
@@ -115,7 +125,7 @@ fn print(text: &str) -> Result<ExitCode, Fault> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Fault::new(FaultKind::Operation, format!("cannot write to standard output: {error}"), "check where the output goes"))
         }
-        _ => Ok(ExitCode::SUCCESS),
+        written => Ok(written.is_ok()),
     }
 }
 

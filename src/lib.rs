@@ -5,6 +5,7 @@
 //! - [`keys`], [`certificates`], [`chain_build`], [`chain_change`]: identities and the directories of a chain.
 //! - [`node`]: puts ledgers, pipeline and gateways together and takes them down in order.
 //! - [`reload`]: lists and groups read again while the node runs.
+//! - [`status`]: what a node says about itself, what follows from it, and how it looks.
 //! - [`logging`], [`version`]: what operators see.
 //!
 //! Invariant: every fault an operator can cause or mend ends here as a [`millrace_base::fault::Fault`]: a message, what to do, and an
@@ -20,4 +21,5 @@ pub mod keys;
 pub mod logging;
 pub mod node;
 pub mod reload;
+pub mod status;
 pub mod version;

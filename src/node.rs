@@ -8,6 +8,7 @@ mod groups;
 mod handle;
 mod metrics;
 mod network;
+mod report;
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -27,7 +28,7 @@ use millrace_pipeline::peers::Alone;
 use millrace_pipeline::runtime::{AffinityPolicy, Pipeline, PipelineConfig, StageFault};
 use millrace_pipeline::stages::notify::Listener;
 pub use millrace_pipeline::topology::Workers;
-use millrace_pipeline::topology::{self, Parts};
+use millrace_pipeline::topology::{self, MAX_GROUPS, Parts};
 use millrace_rpc::channel::ChannelServer;
 use millrace_rpc::channel::access::AllowLists;
 use millrace_rpc::methods::{Management, Membership};
@@ -37,7 +38,7 @@ use crate::channel_port::{self, ChannelListener};
 use crate::config::NodeConfig;
 use crate::reload::{Running, Watcher};
 use groups::{Groups, storage_fault};
-use handle::{NodeHandle, Reloaded};
+use handle::{Doors, NodeHandle, Reloaded};
 use network::{ChannelEnd, NetworkPeers};
 
 /// Block cache of commands that read a database.
@@ -75,8 +76,9 @@ impl Node {
         let listener = Arc::new(ChannelListener::default());
         let listeners: Vec<Arc<dyn Listener>> = vec![listener.clone()];
         let evidence = EvidenceLog::new(config.data_dir.join("evidence"));
-        let peers = NetworkPeers::default();
-        let parts = Parts { votes, evidence, peers: Arc::new(peers.clone()), clock: Arc::new(SystemClock), listeners };
+        let (peers, clock) = (NetworkPeers::default(), Arc::new(SystemClock));
+        let votes = Box::new(votes);
+        let parts = Parts { votes, evidence, peers: Arc::new(peers.clone()), clock, listeners, max_groups: MAX_GROUPS };
         let (topology, inlets) = topology::wire(workers, parts).map_err(|error| bug(&error.to_string()))?;
         let picture = topology.render();
         let affinity = if config.pin_cores { AffinityPolicy::Pin } else { AffinityPolicy::None };
@@ -84,12 +86,13 @@ impl Node {
         let on_fault = Arc::new(move |fault: &StageFault| stage_failed(&fault_registry, fault));
         let pipeline = Pipeline::start(topology, &PipelineConfig { affinity, on_fault }).map_err(|error| bug(&error.to_string()))?;
         let channel_end = ChannelEnd::default();
-        let network = network::start(&config, (inlets.frames, inlets.sync), channel_end.clone())?.map(Arc::new);
+        let network = network::start(&config, (inlets.frames.clone(), inlets.sync.clone()), channel_end.clone())?.map(Arc::new);
         if let Some(network) = &network {
             peers.attach(Arc::clone(network));
         }
         groups.attach(inlets.groups);
-        let handle = Arc::new(NodeHandle::new(&config, groups, inlets.submissions, pipeline.metrics_handle(), network.clone()));
+        let doors = Doors { submissions: inlets.submissions, frames: inlets.frames, sync: inlets.sync };
+        let handle = Arc::new(NodeHandle::new(&config, groups, doors, pipeline.metrics_handle(), network.clone()));
         let view: Arc<dyn NodeView> = handle.clone();
         let mut http_config = HttpConfig { threads: config.rpc.threads, ..HttpConfig::new(config.rpc.listen) };
         http_config.gateway.quotas = Arc::new(channel_port::quotas(&config));
@@ -175,7 +178,8 @@ pub fn topology_picture(workers: Workers) -> Result<String, Fault> {
     let scratch = std::env::temp_dir().join(format!("millrace-topology-{}", std::process::id()));
     let votes = VoteLog::open(&scratch).map_err(|error| vote_log_fault(&scratch, &error))?;
     let evidence = EvidenceLog::new(scratch.join("evidence"));
-    let parts = Parts { votes, evidence, peers: Arc::new(Alone), clock: Arc::new(SystemClock), listeners: Vec::new() };
+    let (peers, clock) = (Arc::new(Alone), Arc::new(SystemClock));
+    let parts = Parts { votes: Box::new(votes), evidence, peers, clock, listeners: Vec::new(), max_groups: MAX_GROUPS };
     let picture = topology::wire(workers, parts).map(|(topology, _)| topology.render()).map_err(|error| bug(&error.to_string()));
     let _ = fs::remove_dir_all(&scratch);
     picture

@@ -6,11 +6,13 @@ mod disk;
 mod full_pool;
 mod groups;
 mod network;
+mod nodes;
 mod openrpc;
 mod pitfalls;
 mod protection;
 mod replay;
 mod sdk;
+mod status;
 
 use std::io::Write;
 use std::process::Command;

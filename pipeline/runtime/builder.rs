@@ -13,6 +13,7 @@ use super::graph::{Graph, QueueKind, QueueNode, StageNode};
 use super::inbox::{Inbox, LaneSource, ShardSource, Source};
 use super::lanes::{GroupLanes, LaneSender, LaneSpec, LanesProbe};
 use super::limits::{MAX_BATCH, MAX_WORKERS};
+use super::manual::Manual;
 use super::queue::{Policy, Probe, QueueSpec, Sender, Shard, Shards};
 use super::render;
 use super::stage::Stage;
@@ -290,6 +291,11 @@ impl Topology {
     /// The picture of what was wired: the same text for the same wiring.
     pub fn render(&self) -> String {
         render::render(&self.graph)
+    }
+
+    /// Gives the topology to a caller that runs its stages by hand, on one thread.
+    pub fn into_manual(self) -> Manual {
+        Manual::new(self)
     }
 
     /// Threads that it runs.

@@ -6,8 +6,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::graph::Graph;
 use super::queue::Probe;
 use super::regime::{Regime, RegimeTotals};
+use super::wiring::Wiring;
 use super::worker::{End, StageControl};
 
 /// One worker of a stage.
@@ -79,9 +81,15 @@ pub struct PipelineMetrics {
 pub struct MetricsHandle {
     pub(crate) controls: Arc<[Arc<StageControl>]>,
     pub(crate) probes: Arc<[Arc<dyn Probe>]>,
+    pub(crate) graph: Arc<Graph>,
 }
 
 impl MetricsHandle {
+    /// Which stages and queues there are and how they are connected.
+    pub fn wiring(&self) -> Wiring {
+        Wiring::of(&self.graph)
+    }
+
     /// A reading now.
     pub fn snapshot(&self) -> PipelineMetrics {
         let mut queues = Vec::new();

@@ -120,7 +120,9 @@ impl Pipeline {
         stages.sort_by_key(|stage| stage.index);
         let stop_order = graph.stop_order();
         let (notify, notice) = crossbeam_channel::bounded(1);
-        let metrics = MetricsHandle { controls: stages.iter().map(|stage| Arc::clone(&stage.control)).collect(), probes: probes.into() };
+        let graph = Arc::new(graph);
+        let controls = stages.iter().map(|stage| Arc::clone(&stage.control)).collect();
+        let metrics = MetricsHandle { controls, probes: probes.into(), graph: Arc::clone(&graph) };
         let mut seeds: Vec<_> = stages.iter_mut().map(|stage| std::mem::take(&mut stage.seeds)).collect();
         let running = stages.into_iter().map(|stage| {
             stage.control.report_to(notify.clone());

@@ -17,6 +17,7 @@ use std::time::Instant;
 use super::bell::Bell;
 use super::inbox::Inbox;
 use super::limits::DRAIN_RECHECK;
+use super::manual::Turn;
 use super::regime::{self, Regime, RegimeTimes};
 use super::stage::{Stage, StageFault};
 
@@ -142,6 +143,10 @@ pub(crate) type WorkerSeed = Box<dyn Run>;
 /// The body of a worker's thread.
 pub(crate) trait Run: Send {
     fn run(self: Box<Self>, on_fault: FaultHook);
+    /// Whether an item waits.
+    fn has_work(&self) -> bool;
+    /// One turn without a thread: see [`super::manual`].
+    fn turn(&mut self, now: Instant, most: usize) -> Turn;
 }
 
 pub(crate) struct Worker<S: Stage> {
@@ -293,6 +298,24 @@ impl<S: Stage> Run for Worker<S> {
         control.live.fetch_sub(1, Ordering::SeqCst);
         let _ = control.workers[index].end.set(end);
         control.notify();
+    }
+
+    fn has_work(&self) -> bool {
+        self.inbox.has_work()
+    }
+
+    fn turn(&mut self, now: Instant, most: usize) -> Turn {
+        let taken = self.inbox.take(&mut self.batch, most.clamp(1, self.max_batch));
+        if taken > 0 {
+            self.state().items.fetch_add(taken as u64, Ordering::Relaxed);
+            self.state().batches.fetch_add(1, Ordering::Relaxed);
+        }
+        while !self.batch.is_empty() {
+            let before = self.batch.len();
+            self.stage.handle(&mut self.batch);
+            assert!(self.batch.len() < before, "the stage took nothing from its batch");
+        }
+        Turn { taken, next_tick: self.stage.tick(now) }
     }
 }
 

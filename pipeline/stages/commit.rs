@@ -14,7 +14,7 @@ use millrace_core::StorageError;
 use millrace_ledger::Ledger;
 
 use crate::messages::{ToCommit, ToExecute, ToNotify, ToOrder, ToSync};
-use crate::runtime::{Batch, Fanout, Sender, Stage};
+use crate::runtime::{self, Batch, Fanout, Sender, Stage};
 
 /// How long to wait before a full disk is tried again.
 const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
@@ -95,7 +95,7 @@ impl Stage for CommitStage {
             let queued = self.queued.entry(ledger.id()).or_insert_with(|| Queued { ledger, commits: Vec::new(), retry_at: None });
             queued.commits.push(commit);
         }
-        self.flush(Instant::now());
+        self.flush(runtime::now());
     }
 
     fn tick(&mut self, now: Instant) -> Option<Instant> {

@@ -17,7 +17,7 @@ use millrace_base::GroupId;
 use millrace_base::clock::Clock;
 
 use crate::messages::ToSync;
-use crate::runtime::{Batch, Stage};
+use crate::runtime::{self, Batch, Stage};
 pub(crate) use door::lane_spec;
 pub use door::{PeerFrame, SyncInlet};
 use group::GroupSync;
@@ -87,7 +87,7 @@ impl Stage for SyncStage {
     type Input = SyncInput;
 
     fn handle(&mut self, batch: &mut Batch<SyncInput>) {
-        let now = Instant::now();
+        let now = runtime::now();
         while let Some(input) = batch.pop_front() {
             match input {
                 SyncInput::Notice(notice) => self.notice(notice, now),

@@ -6,6 +6,8 @@ pub mod digest;
 pub mod engine;
 pub mod epoch;
 pub mod pbft;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod sealer;
 pub mod sync;
 

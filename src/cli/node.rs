@@ -7,7 +7,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use millrace_base::fault::Fault;
 
+use super::operator::NodeAddress;
 use crate::reload::{self, Signal};
+use crate::status::{diagnosis, text};
 
 /// How long a node may take to notice signal files: it looks ten times a second.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -17,6 +19,26 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub enum NodeCommand {
     /// Put changed lists and added groups in force without a restart.
     Reload(ReloadArguments),
+    /// Show the state of a running node and its groups, or say what is wrong with them.
+    Status(StatusArguments),
+}
+
+/// See [`NodeCommand::Status`].
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  millrace node status --dir nodes/127.0.0.1/node0
+  millrace node status --url http://127.0.0.1:9545 --why    what is wrong, in sentences, group by group
+
+Exit codes: 0 healthy; 1 it works but needs an operator; 2 a group is stuck or has halted; 66 the node does not answer.")]
+pub struct StatusArguments {
+    #[command(flatten)]
+    address: NodeAddress,
+    /// Say for each group what is missing and what the next step waits for.
+    #[arg(long)]
+    why: bool,
+    /// Print what the node answers, as one JSON object.
+    #[arg(long, conflicts_with = "why")]
+    json: bool,
 }
 
 /// See [`NodeCommand::Reload`].
@@ -46,7 +68,20 @@ pub struct ReloadArguments {
 pub fn node(command: NodeCommand) -> Result<ExitCode, Fault> {
     match command {
         NodeCommand::Reload(arguments) => reload(&arguments),
+        NodeCommand::Status(arguments) => status(&arguments),
     }
+}
+
+fn status(arguments: &StatusArguments) -> Result<ExitCode, Fault> {
+    let status = arguments.address.client()?.status()?;
+    let found = diagnosis::diagnose(&status);
+    let text = match arguments {
+        StatusArguments { json: true, .. } => format!("{:#}\n", serde_json::json!(status)),
+        StatusArguments { why: true, .. } => text::why(&status, &found),
+        _ => text::status(&status, &found),
+    };
+    super::print(&text)?;
+    Ok(ExitCode::from(found.level().exit_code()))
 }
 
 fn reload(arguments: &ReloadArguments) -> Result<ExitCode, Fault> {

@@ -7,11 +7,13 @@ mod queries;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use millrace_access::blockchain::{BlockChain, ChainHead, Commit};
 use millrace_access::txpool::{PoolConfig, TxPool};
 use millrace_administration::Epoch;
 use millrace_administration::engine::EngineStatus;
+use millrace_administration::sync::SyncProgress;
 use millrace_base::{B256, Block, ChainId, GroupId, KeyPair, VerifiedTx};
 use millrace_core::state::StateReader;
 use millrace_core::storage::StorageView;
@@ -23,6 +25,7 @@ use parking_lot::RwLock;
 use crate::conduct::Conduct;
 use crate::genesis::Genesis;
 use crate::view::SyncStatus;
+use crate::watch::Watch;
 
 /// What a ledger is opened with.
 pub struct LedgerConfig {
@@ -118,6 +121,10 @@ pub struct LedgerCounters {
     pub failed: AtomicU64,
     /// Accepted transactions dropped: they expired, or a block used their nonce.
     pub expired: AtomicU64,
+    /// Blocks that other nodes sent on request, the same one more than once included.
+    pub downloaded_blocks: AtomicU64,
+    /// Their bytes.
+    pub downloaded_bytes: AtomicU64,
 }
 
 /// See the module.
@@ -129,12 +136,16 @@ pub struct Ledger {
     epoch: RwLock<Arc<Epoch>>,
     engine: RwLock<EngineStatus>,
     sync: RwLock<SyncStatus>,
+    progress: RwLock<SyncProgress>,
     halted: RwLock<Option<String>>,
     ingress: IngressGauge,
     /// Whether the order stage has been told of new transactions and has not looked yet.
     wake: AtomicBool,
     counters: LedgerCounters,
     conduct: Conduct,
+    watch: Watch,
+    /// Whether the engine has said anything since the start.
+    has_published: AtomicBool,
 }
 
 impl Ledger {
@@ -179,11 +190,14 @@ impl Ledger {
             epoch: RwLock::new(Arc::new(epoch)),
             engine: RwLock::new(engine),
             sync: RwLock::default(),
+            progress: RwLock::default(),
             halted: RwLock::new(None),
             ingress,
             wake: AtomicBool::new(false),
             counters: LedgerCounters::default(),
             conduct: Conduct::default(),
+            watch: Watch::new(Instant::now()),
+            has_published: AtomicBool::new(false),
         })
     }
 
@@ -237,6 +251,16 @@ impl Ledger {
         &self.conduct
     }
 
+    /// How the group moves, for the status and metrics.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// What sync last said about its progress.
+    pub fn sync_progress(&self) -> SyncProgress {
+        self.progress.read().clone()
+    }
+
     /// What the ordering engine last said about itself.
     pub fn engine_status(&self) -> EngineStatus {
         self.engine.read().clone()
@@ -270,6 +294,7 @@ impl Ledger {
         self.counters.blocks.fetch_add(1, Ordering::Relaxed);
         self.counters.transactions.fetch_add(block.transactions.len() as u64, Ordering::Relaxed);
         self.counters.failed.fetch_add(failed, Ordering::Relaxed);
+        self.watch.committed(block.transactions.len() as u64, Instant::now());
     }
 
     /// Drops transactions that have waited too long. They were accepted, so each drop is counted and logged by the caller.
@@ -281,12 +306,20 @@ impl Ledger {
 
     /// The order stage publishes what its engine says.
     pub fn publish_engine(&self, status: EngineStatus) {
-        *self.engine.write() = status;
+        let mut engine = self.engine.write();
+        let before = self.has_published.swap(true, Ordering::Relaxed).then_some(&*engine);
+        self.watch.engine_moved(before, &status, Instant::now());
+        *engine = status;
     }
 
     /// The sync stage publishes what its machine says.
     pub fn publish_sync(&self, status: SyncStatus) {
         *self.sync.write() = status;
+    }
+
+    /// The sync stage publishes how far it has come.
+    pub fn publish_progress(&self, progress: SyncProgress) {
+        *self.progress.write() = progress;
     }
 
     /// Stops the group for good; the first reason stands. The others go on.

@@ -6,6 +6,7 @@
 //! - [`ledger`]: a group that runs here: chain, state, pool, epoch, and the answers to queries.
 //! - [`registry`]: which groups run here.
 //! - [`vote_log`]: the durable votes of all groups.
+//! - [`watch`]: how fast a group moves and what it waits for.
 //! - [`verify`]: checks a group's whole database.
 //!
 //! Invariant: what belongs to a group is reachable through its [`Ledger`] alone; nothing here is shared between groups but the vote log.
@@ -17,6 +18,7 @@ pub mod registry;
 pub mod verify;
 pub mod view;
 pub mod vote_log;
+pub mod watch;
 
 pub use genesis::Genesis;
 pub use ledger::{Ledger, LedgerConfig, OpenError};

@@ -321,6 +321,10 @@ pub trait NodeView: Send + Sync {
     fn submit(&self, submissions: Vec<Submission>);
     /// Metrics in Prometheus text form.
     fn metrics(&self) -> String;
+    /// State of the node, its groups and its peers, as a JSON object for its operator.
+    fn status(&self) -> String;
+    /// Stages and queues with their figures, as a JSON object for the node's operator.
+    fn topology(&self) -> String;
     /// Whether every running group accepts transactions; the reason when not.
     fn readiness(&self) -> Result<(), String>;
 }

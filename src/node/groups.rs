@@ -87,6 +87,11 @@ impl Groups {
         *self.inlet.write() = Some(inlet);
     }
 
+    /// The statuses of all groups that the node knows.
+    pub fn statuses(&self) -> BTreeMap<GroupId, GroupStatus> {
+        self.statuses.read().clone()
+    }
+
     /// The status of any group id.
     pub fn status(&self, group: GroupId) -> GroupStatus {
         self.statuses.read().get(&group).copied().unwrap_or(GroupStatus::Inexistent)

@@ -1,45 +1,57 @@
 //! The node as gateways see it: [`NodeView`].
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use millrace_base::GroupId;
 use millrace_base::fault::Fault;
 use millrace_ledger::view::{GroupChange, GroupChangeError, GroupStatus, LedgerView, NodeInfo, NodeView, Submission, SubmitError};
 use millrace_network::{PeerNetwork, SessionInfo};
+use millrace_pipeline::frames::FrameInlet;
 use millrace_pipeline::messages::{Incoming, Source};
 use millrace_pipeline::runtime::{LaneError, LaneSender, MetricsHandle};
+use millrace_pipeline::stages::sync::SyncInlet;
 
 use crate::config::{GroupConfig, NodeConfig, PeerLists};
 use crate::node::groups::Groups;
 use crate::node::metrics;
-use crate::node::network;
+use crate::node::report::KnownNames;
+use crate::node::{network, report};
 use crate::reload::Target;
+use crate::status::NodeStatus;
+use crate::status::topology::TopologyReport;
 use millrace_rpc::channel::access::AllowLists;
 
 /// What is done to the list of peers.
 type PeerChange = fn(&PeerNetwork, &[SocketAddr]) -> Result<(), Fault>;
+
+/// The ways into the pipeline.
+pub(super) struct Doors {
+    pub submissions: LaneSender<Incoming>,
+    pub frames: FrameInlet,
+    pub sync: SyncInlet,
+}
 
 /// See the module.
 pub(super) struct NodeHandle {
     info: NodeInfo,
     configured_peers: Vec<String>,
     groups: Groups,
-    submissions: LaneSender<Incoming>,
+    doors: Doors,
     metrics: MetricsHandle,
+    started: Instant,
+    /// Where the node's files lie.
+    directory: PathBuf,
+    names: KnownNames,
     is_stopping: AtomicBool,
     network: Option<Arc<PeerNetwork>>,
 }
 
 impl NodeHandle {
-    pub fn new(
-        config: &NodeConfig,
-        groups: Groups,
-        submissions: LaneSender<Incoming>,
-        metrics: MetricsHandle,
-        network: Option<Arc<PeerNetwork>>,
-    ) -> Self {
+    pub fn new(config: &NodeConfig, groups: Groups, doors: Doors, metrics: MetricsHandle, network: Option<Arc<PeerNetwork>>) -> Self {
         let info = NodeInfo {
             chain_id: config.chain_id,
             node_id: config.key.node_id(),
@@ -49,7 +61,10 @@ impl NodeHandle {
             supported_version: config.supported_version.clone(),
         };
         let configured_peers = config.p2p.peers.clone();
-        Self { info, configured_peers, groups, submissions, metrics, is_stopping: AtomicBool::new(false), network }
+        let directory = config.file.parent().map(Into::into).unwrap_or_default();
+        let is_stopping = AtomicBool::new(false);
+        let (started, names) = (Instant::now(), KnownNames::default());
+        Self { info, configured_peers, groups, doors, metrics, started, directory, names, is_stopping, network }
     }
 
     /// From now on every submission is refused.
@@ -77,7 +92,8 @@ impl NodeHandle {
                 format!("group {group} has {} bytes of transactions waiting for verification; try again", ledger.ingress().bytes());
             return (submission.reply)(Err(SubmitError::Busy(message)));
         }
-        let Err(error) = self.submissions.send(group, Incoming { ledger: Arc::clone(&ledger), submission, source: Source::Client }) else {
+        let Err(error) = self.doors.submissions.send(group, Incoming { ledger: Arc::clone(&ledger), submission, source: Source::Client })
+        else {
             return;
         };
         ledger.ingress().leave(bytes);
@@ -149,8 +165,37 @@ impl NodeView for NodeHandle {
     fn metrics(&self) -> String {
         let mut text = self.metrics.snapshot().to_prometheus();
         metrics::render_ledgers(self.groups.registry(), &mut text);
+        // Whoever is connected while metrics are read can be named when it is gone.
+        let _ = report::network(self.network.as_deref(), &self.info.name, &self.names);
+        if let Some(network) = &self.network {
+            metrics::render_network(&network.counters(), &mut text);
+        }
+        metrics::render_doors(&self.doors.frames, &self.doors.sync, &mut text);
+        metrics::render_certificates(&report::certificates(&self.directory), &mut text);
         metrics::render_process(&mut text);
         text
+    }
+
+    fn status(&self) -> String {
+        let network = report::network(self.network.as_deref(), &self.info.name, &self.names);
+        let status = NodeStatus {
+            version: env!("CARGO_PKG_VERSION").into(),
+            name: self.info.name.clone(),
+            agency: self.info.agency.clone(),
+            node_id: self.info.node_id.to_string(),
+            chain_id: self.info.chain_id,
+            now_ms: report::now_ms(),
+            uptime_s: self.started.elapsed().as_secs(),
+            is_stopping: self.is_stopping.load(Ordering::Acquire),
+            groups: report::groups(self.groups.registry(), self.groups.statuses(), &network),
+            network,
+            certificates: report::certificates(&self.directory),
+        };
+        serde_json::to_string(&status).expect("the document has no maps with keys other than texts")
+    }
+
+    fn topology(&self) -> String {
+        serde_json::to_string(&TopologyReport::read(&self.metrics)).expect("the document has no maps")
     }
 
     fn readiness(&self) -> Result<(), String> {

@@ -102,6 +102,12 @@ pub const MAX_FILTER_ID_BYTES: usize = 256;
 /// Blocks that one event subscription is served in a turn, before the next one gets its turn.
 pub const FILTER_TURN_BLOCKS: u64 = 8;
 
+/// Bytes of logs in their pushed form that a turn keeps, so that subscriptions to the same block share them. Holds a full block of 2.x.
+pub const WRITTEN_LOG_BYTES: usize = 64 << 20;
+
+/// Blocks whose logs a turn keeps in their pushed form: those of one subscription's turn.
+pub const MAX_WRITTEN_BLOCKS: usize = FILTER_TURN_BLOCKS as usize;
+
 /// Bytes of logs in one push; more are divided over several.
 pub const EVENT_PUSH_BYTES: usize = 256 << 10;
 

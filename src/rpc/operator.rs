@@ -1,5 +1,5 @@
-//! The operator's HTTP port: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever supervises the node, and JSON-RPC with the
-//! methods that change the node's groups and peers, which the doors for clients do not take.
+//! The operator's HTTP port: `/metrics` for Prometheus, `/livez` and `/readyz` for whoever supervises the node, `/status` and
+//! `/topology` for `millrace node status`, `top` and `topology --live`, and JSON-RPC with the methods that change the node's groups and peers, which the doors for clients do not take.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,6 +53,8 @@ impl OperatorServer {
         let router = Router::new()
             .route("/", post(answer))
             .route("/metrics", get(metrics))
+            .route("/status", get(status))
+            .route("/topology", get(topology))
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .layer(DefaultBodyLimit::max(MAX_OPERATOR_BODY_BYTES))
@@ -74,6 +76,14 @@ impl OperatorServer {
 async fn metrics(State(node): State<Arc<dyn NodeView>>) -> Response {
     const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
     ([(header::CONTENT_TYPE, TEXT)], node.metrics()).into_response()
+}
+
+async fn status(State(node): State<Arc<dyn NodeView>>) -> Response {
+    ([(header::CONTENT_TYPE, JSON)], node.status()).into_response()
+}
+
+async fn topology(State(node): State<Arc<dyn NodeView>>) -> Response {
+    ([(header::CONTENT_TYPE, JSON)], node.topology()).into_response()
 }
 
 async fn ready(State(node): State<Arc<dyn NodeView>>) -> Response {

@@ -59,7 +59,12 @@ END
     passed=$((passed + good))
     failed=$((failed + rounds - good))
     sed 's/\x1b\[[0-9;]*m//g' "$work/log" | awk '/^\| (Name|[a-z])/ && !seen[$0]++ { print "group '"$group"' " $0 }'
-    if [ "$good" -eq "$rounds" ]; then rm -rf "$work"; else echo "group $group: the log of Caliper is $work/log" >&2; fi
+    if [ "$good" -eq "$rounds" ]; then
+        rm -rf "$work"
+    else
+        echo "group $group: the log of Caliper is $work/log" >&2
+        explain_failure
+    fi
 done
 echo "$passed passed, $failed failed, 0 skipped"
 [ "$failed" -eq 0 ]

@@ -53,6 +53,17 @@ need_network() {
     certificates=$(cd "$network/net/sdk" && pwd)
 }
 
+# After a failed check: whether the network still runs, and what it said.
+explain_failure() {
+    [ -n "$node" ] || return 0
+    mkdir -p "$cache"
+    cp "$network/log" "$cache/network.log"
+    state='runs'
+    kill -0 "$node" 2>/dev/null || state='has ended'
+    answer=$(curl -s -m 5 --data '{"jsonrpc":"2.0","id":1,"method":"getBlockNumber","params":[1]}' "$rpc" || true)
+    echo "the network $state, says '$answer' at $rpc, and its log is $cache/network.log" >&2
+}
+
 # Takes down what need_network started.
 finish() {
     if [ -n "$node" ]; then

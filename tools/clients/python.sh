@@ -48,5 +48,6 @@ for group in $(echo "$groups" | tr , ' '); do
         skipped=$((skipped + $(grep -c ^SKIP "$out" || true)))
     done
 done
+[ "$failed" -eq 0 ] || explain_failure
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

@@ -27,6 +27,7 @@ const THREADS_ALLOWED: &[(&str, &str)] = &[
     ("src/rpc/", "the gateway's own runtime, apart from the stages"),
     ("src/network/", "the event loops of the peer port, apart from the stages"),
     ("src/cli/run.rs", "waits for the end of standard input beside the signals"),
+    ("src/cli/top.rs", "asks several nodes at once, so that one that does not answer does not hold up the screen"),
     ("src/reload.rs", "looks for the operator's signal files, apart from the stages"),
     ("tools/", "commands of their own, not part of the node"),
     ("benches/", "measure the node from outside"),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use millrace_administration::sync::message::SyncMessage;
@@ -14,7 +15,7 @@ use super::serve;
 use super::transactions::Transactions;
 use crate::messages::{Incoming, ToOrder};
 use crate::peers::{PeerKind, Peers};
-use crate::runtime::{LaneSender, Sender};
+use crate::runtime::{self, LaneSender, Sender};
 use crate::stages::check::ToCheck;
 
 /// How often the network is asked who is connected, besides when it says that this has changed.
@@ -111,7 +112,7 @@ impl GroupSync {
                 effects.extend(self.engine.handle(input, now_ms));
             }
         }
-        self.next_tick = Instant::now() + Duration::from_millis(self.engine.next_tick_in_ms());
+        self.next_tick = runtime::now() + Duration::from_millis(self.engine.next_tick_in_ms());
     }
 
     fn carry_out(&mut self, effect: Effect, outputs: &SyncOutputs) -> Option<Input> {
@@ -128,6 +129,9 @@ impl GroupSync {
                 self.answer = Some(Answer { to, id, from: from_height, count, max_bytes });
             }
             Effect::Check { ticket, from, height, bytes } => {
+                let counters = self.ledger.counters();
+                counters.downloaded_blocks.fetch_add(1, Ordering::Relaxed);
+                counters.downloaded_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 let item = ToCheck { ledger: Arc::clone(&self.ledger), ticket, from, height, bytes };
                 if outputs.check.send(group, item).is_err() {
                     return Some(Input::Checked { ticket, verdict: Verdict::Unknown });
@@ -263,6 +267,7 @@ impl GroupSync {
                 progress.peers.len(),
             );
         }
+        self.ledger.publish_progress(progress);
         if status != self.published {
             self.ledger.publish_sync(status.clone());
             self.published = status;

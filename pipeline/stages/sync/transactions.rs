@@ -17,7 +17,7 @@ use millrace_ledger::view::Submission;
 use super::group::SyncOutputs;
 use crate::messages::{Incoming, Source};
 use crate::peers::{PeerKind, Peers};
-use crate::runtime::LaneSender;
+use crate::runtime::{self, LaneSender};
 use crate::transfer::{MAX_TRANSFER_ITEMS, TransferMessage, batches};
 
 /// How long a transaction may wait for others to travel with: below what a client notices.
@@ -228,7 +228,7 @@ impl Transactions {
     }
 
     fn give(&mut self, to: NodeId, hashes: Vec<B256>, peers: &dyn Peers) {
-        let now = Instant::now();
+        let now = runtime::now();
         let allowance = self.allowances.entry(to).or_insert(Allowance { from: now, bytes: GIVE_BYTES_PER_S });
         if now - allowance.from >= Duration::from_secs(1) {
             *allowance = Allowance { from: now, bytes: GIVE_BYTES_PER_S };

@@ -162,7 +162,9 @@ impl PbftEngine {
         let (height, view) = place;
         let (Some(sealer), true) = (self.own, self.asked == Some(place)) else { return };
         self.asked = None;
-        let Some(parent) = self.parent(height) else { return self.void_from(height) };
+        // Another proposal of this sealer is there already: somebody else has its key. What is ordered must never get other content.
+        let is_taken = self.slots.get(&height).is_some_and(|slot| slot.digest.is_some() || slot.ordered.is_some());
+        let Some(parent) = self.parent(height).filter(|_| !is_taken) else { return self.void_from(height) };
         let header = ProposalHeader {
             height,
             epoch: self.epoch_hash.into(),

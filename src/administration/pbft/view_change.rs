@@ -211,6 +211,9 @@ impl PbftEngine {
             if self.changing.is_none() && self.timer.is_half_over(self.patience_ms()) {
                 self.suspect_leader();
             }
+            // It waits for the new leader from now on, as long as those it goes along with. Its wait for the old one would be over a
+            // moment later, since all began it with the same block, and would take it past the view that the others are about to enter.
+            self.timer.lengthen();
             self.start_change(view);
         }
     }

@@ -5,6 +5,7 @@
 
 pub mod feed;
 pub mod request;
+mod written;
 
 use millrace_base::{Address, B256, LogEntry};
 

@@ -214,6 +214,12 @@ impl NodeView for FakeNode {
     fn metrics(&self) -> String {
         "millrace_up 1\n".into()
     }
+    fn status(&self) -> String {
+        "{\"name\":\"node0\"}".into()
+    }
+    fn topology(&self) -> String {
+        "{\"name\":\"millrace\"}".into()
+    }
     fn readiness(&self) -> Result<(), String> {
         match self.state.lock().unwrap().statuses.values().all(|status| *status == GroupStatus::Running) {
             true => Ok(()),

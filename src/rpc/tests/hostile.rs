@@ -232,6 +232,8 @@ fn operator_port_tells_metrics_life_and_readiness() {
     };
     assert_eq!(get("/metrics").text(), "millrace_up 1\n");
     assert_eq!(get("/livez").text(), "ok\n");
+    assert_eq!(get("/status").text(), "{\"name\":\"node0\"}");
+    assert_eq!(get("/topology").text(), "{\"name\":\"millrace\"}");
     assert!(get("/readyz").status.contains("200"));
     world.state.lock().unwrap().statuses.insert(3, millrace_ledger::view::GroupStatus::Stopped);
     let reply = get("/readyz");

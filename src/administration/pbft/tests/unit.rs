@@ -418,7 +418,12 @@ fn jumps_of_the_clock_cause_no_view_change() {
 
 /// A final block's proof, certificates and all, as an honest sealer would send it.
 fn view_change(engine: &PbftEngine, sealer: u32, signers: &[u32]) -> ViewChange {
-    let header = header(1, NOW_MS, &engine.epoch);
+    view_change_above(engine, sealer, signers, NOW_MS - 1)
+}
+
+/// Its proposal is of [`NOW_MS`], the block below it of the given time.
+fn view_change_above(engine: &PbftEngine, sealer: u32, signers: &[u32], below_ms: u64) -> ViewChange {
+    let header = header(1, below_ms, &engine.epoch);
     let sign_block = |index: &u32| BlockSignature { index: *index, signature: key(*index as usize).sign(header.hash()) };
     let stable = Stable { header: header.encode_rlp(), signatures: signers.iter().map(sign_block).collect() };
     let brief = Brief::of(&domain(), &content(engine, 2, 1));
@@ -477,6 +482,17 @@ fn a_new_view_proposes_again_what_was_prepared_and_passes_over_the_silent() {
     assert_eq!((2_000..2_004).filter(|height| engine.leader(1, *height) == 0).count(), 1, "but not for ever");
 }
 
+/// A faulty sealer can prove what was prepared on another proposal than the one that became final below it.
+#[test]
+fn a_new_view_takes_up_nothing_that_is_not_later_than_the_block_below() {
+    for (below_ms, is_taken_up) in [(NOW_MS - 1, true), (NOW_MS, false), (NOW_MS + 1, false)] {
+        let engine = engine(4, 3);
+        let changes = [0, 1, 2].map(|sealer| view_change_above(&engine, sealer, &[0, 1, 2], below_ms)).to_vec();
+        let plan = engine.verifier().plan(&new_view(&engine, changes));
+        assert_eq!((plan.base, !plan.proposals.is_empty()), (1, is_taken_up));
+    }
+}
+
 /// R6: every bit of the start of a view is covered by a signature.
 #[test]
 fn a_changed_bit_in_the_start_of_a_view_is_refused() {
@@ -512,6 +528,28 @@ fn a_node_that_is_behind_leaves_the_leader_alone() {
     };
     assert_eq!(wait(&[2, 3]), 0, "one of two is honest: the others go on");
     assert_eq!(wait(&[3]), 1, "one claim may be a lie");
+}
+
+/// What took two timeouts in place of one when a leader fell silent: whoever went along with the others gave up their view at once.
+#[test]
+fn whoever_goes_along_with_a_view_change_waits_for_the_new_leader_as_long_as_the_others() {
+    let mut engine = engine(4, 2);
+    engine.start(NOW_MS);
+    engine.handle(Input::Pending(true), NOW_MS);
+    for elapsed_ms in [1_000, 2_000, 2_990] {
+        engine.handle(Input::Tick, NOW_MS + elapsed_ms);
+    }
+    for sealer in [1, 3] {
+        let (epoch, certificates, suspects, signature) = (engine.epoch_hash, Vec::new(), vec![0], Signature([0; 65]));
+        let change = ViewChange { epoch, to_view: 1, sealer, stable: None, certificates, suspects, signature };
+        engine.handle(frame(sealer as usize, Message::ViewChange(change).encode()), NOW_MS + 2_995);
+    }
+    for elapsed_ms in [3_000, 4_000, 5_000, 6_000, 7_000] {
+        engine.handle(Input::Tick, NOW_MS + elapsed_ms);
+        assert_eq!(engine.status().to_view, 1, "{elapsed_ms} ms");
+    }
+    engine.handle(Input::Tick, NOW_MS + 7_500);
+    assert_eq!(engine.status().to_view, 2);
 }
 
 /// What an honest node is prepared for has no gaps, so a new view never has to cut off what was committed.

@@ -1,22 +1,22 @@
 //! Serves event subscriptions from the chain: a few blocks of each in turn, so that a walk through history holds up nobody.
 //!
-//! Logs are read from the chain, never queued: a client that does not read is passed over until it does, and then misses nothing.
+//! Logs are read from the chain, never queued: a client that does not read is passed over until it does, and then misses nothing. A log is
+//! written as JSON once for all subscriptions that meet it in a turn.
 //! Invariant: each log of a range is pushed once, blocks in order; the completion comes behind the last log. Run by [`super::super::hub`]
 //! on a thread of its own.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use millrace_base::{Block, GroupId};
+use millrace_base::GroupId;
 use millrace_ledger::view::LedgerView;
-use serde::Serialize;
 
 use super::request::{Range, Request};
+use super::written::{Written, WrittenBlock};
 use super::{Matcher, code};
 use crate::channel::frame::{Frame, kind};
 use crate::channel::topics::SessionId;
 use crate::limits::{EVENT_PUSH_BYTES, FILTER_TURN_BLOCKS, MAX_FILTERS, MAX_SESSION_FILTERS};
-use crate::views::{Hex, OwnedHex, Quantity, Shown};
 
 /// One subscription.
 struct Filter {
@@ -103,6 +103,7 @@ impl Feed {
         let mut left = Left::Nothing;
         let mut ended = Vec::new();
         let mut heads = BTreeMap::new();
+        let mut written = Written::default();
         for _ in 0..self.filters.len() {
             let Some(mut filter) = self.filters.pop_front() else { break };
             let ledger =
@@ -122,7 +123,7 @@ impl Feed {
                     continue;
                 }
                 Readiness::Full => left = if left == Left::Work { left } else { Left::Waiting },
-                Readiness::Ready => match filter.serve(ledger.as_ref(), *head, around) {
+                Readiness::Ready => match filter.serve((ledger.as_ref(), *head), &mut written, around) {
                     Served::Complete => {
                         ended.push(filter.session);
                         continue;
@@ -157,19 +158,13 @@ enum Served {
 
 impl Filter {
     /// Serves a few blocks.
-    fn serve(&mut self, ledger: &dyn LedgerView, head: u64, around: &dyn Surroundings) -> Served {
+    fn serve(&mut self, (ledger, head): (&dyn LedgerView, u64), written: &mut Written, around: &dyn Surroundings) -> Served {
         let start = self.next;
         let end = head.min(self.last.unwrap_or(u64::MAX)).min(self.next.saturating_add(FILTER_TURN_BLOCKS - 1));
         let mut push = Push::new(&self.id);
         while self.next <= end {
-            match ledger.block(self.next) {
-                Ok(Some(block)) => push.block(&block, &self.matcher, |frame| around.push(self.session, frame)),
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::error!(%error, number = self.next, "event logs cannot be read; the subscription waits");
-                    break;
-                }
-            }
+            let Some(block) = written.block(ledger, self.next) else { break };
+            push.block(block, &self.matcher, |frame| around.push(self.session, frame));
             self.next += 1;
         }
         push.end(|frame| around.push(self.session, frame));
@@ -179,20 +174,6 @@ impl Filter {
         }
         if self.next == start { Served::Stuck } else { Served::Some }
     }
-}
-
-/// One log as it is pushed.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct PushedLog<'a> {
-    address: Hex<'a>,
-    block_hash: Hex<'a>,
-    block_number: Shown<u64>,
-    data: Hex<'a>,
-    log_index: Quantity,
-    topics: Vec<Hex<'a>>,
-    transaction_hash: OwnedHex<millrace_base::B256>,
-    transaction_index: Quantity,
 }
 
 /// A push being put together.
@@ -207,28 +188,16 @@ impl<'a> Push<'a> {
         Self { id, body: Vec::new(), count: 0 }
     }
 
-    fn block(&mut self, block: &Block, matcher: &Matcher, mut send: impl FnMut(Frame)) {
-        for ((tx, receipt), transaction) in block.transactions.iter().zip(&block.receipts).zip(0u32..) {
-            for (log, index) in receipt.logs.iter().zip(0u32..).filter(|(log, _)| matcher.matches(log)) {
-                let pushed = PushedLog {
-                    address: Hex(log.address.as_slice()),
-                    block_hash: Hex(block.hash.as_slice()),
-                    block_number: Shown(block.header.number),
-                    data: Hex(&log.data),
-                    log_index: Quantity::of(index),
-                    topics: log.topics.iter().map(|topic| Hex(topic.as_slice())).collect(),
-                    transaction_hash: OwnedHex(tx.hash()),
-                    transaction_index: Quantity::of(transaction),
-                };
-                self.add(&pushed);
-                if self.body.len() >= EVENT_PUSH_BYTES {
-                    self.end(&mut send);
-                }
+    fn block(&mut self, block: &WrittenBlock, matcher: &Matcher, mut send: impl FnMut(Frame)) {
+        block.each_log(matcher, |log| {
+            self.add(log);
+            if self.body.len() >= EVENT_PUSH_BYTES {
+                self.end(&mut send);
             }
-        }
+        });
     }
 
-    fn add(&mut self, log: &PushedLog<'_>) {
+    fn add(&mut self, log: &[u8]) {
         if self.count == 0 {
             self.body.extend_from_slice(b"{\"filterID\":");
             serde_json::to_writer(&mut self.body, self.id).expect("writing to memory cannot fail");
@@ -236,7 +205,7 @@ impl<'a> Push<'a> {
         } else {
             self.body.push(b',');
         }
-        serde_json::to_writer(&mut self.body, log).expect("writing to memory cannot fail");
+        self.body.extend_from_slice(log);
         self.count += 1;
     }
 

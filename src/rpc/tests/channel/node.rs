@@ -248,6 +248,12 @@ impl NodeView for View {
         let node = Arc::clone(&self.0);
         std::thread::spawn(move || submissions.into_iter().for_each(|submission| node.handle(submission)));
     }
+    fn status(&self) -> String {
+        String::new()
+    }
+    fn topology(&self) -> String {
+        String::new()
+    }
     fn metrics(&self) -> String {
         String::new()
     }

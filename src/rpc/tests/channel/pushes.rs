@@ -316,3 +316,35 @@ fn requests_above_the_rate_are_refused_but_the_version_is_always_told() {
     assert_eq!(codes.iter().filter(|code| **code == json!(-40011)).count(), 3, "{codes:?}");
     assert!(sdk.call("getClientVersion", json!([]))["result"].is_object());
 }
+
+#[test]
+fn subscriptions_to_the_same_blocks_each_get_their_own_logs() {
+    let port = logging_port();
+    let mut sdks: Vec<_> = (0..4).map(|_| port.sdk()).collect();
+    for (sdk, byte) in sdks.iter_mut().zip(1u8..) {
+        // Each to a topic of its own, and once to everything.
+        assert_eq!(subscribe(sdk, "own", "latest", "latest", json!([B256::repeat_byte(byte).to_string()])), 0);
+        assert_eq!(subscribe(sdk, "all", "latest", "latest", json!([])), 0);
+    }
+    let mut sender = port.sdk();
+    port.node.hold();
+    for nonce in 1..=40 {
+        let to = Address::repeat_byte(u8::try_from(nonce % 4 + 1).unwrap());
+        send_raw(&mut sender, &hex::encode_prefixed(transaction(nonce, to, 100)));
+        sender.receive_kind(kind::RPC);
+    }
+    port.node.release();
+    for (sdk, byte) in sdks.iter_mut().zip(1u8..) {
+        let mut heard = std::collections::BTreeMap::<String, Vec<Value>>::new();
+        while heard.values().map(Vec::len).sum::<usize>() < 50 {
+            let push = json(&sdk.receive_kind(kind::EVENT_PUSH));
+            let logs = push["logs"].as_array().unwrap().clone();
+            heard.entry(push["filterID"].as_str().unwrap().to_owned()).or_default().extend(logs);
+        }
+        let own: Vec<_> = heard["all"].iter().filter(|log| log["topics"][0] == B256::repeat_byte(byte).to_string()).cloned().collect();
+        assert_eq!((heard["all"].len(), heard["own"].len()), (40, 10));
+        assert_eq!(heard["own"], own, "the same logs, in the same order");
+        let places: Vec<_> = heard["all"].iter().map(|log| log["transactionIndex"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(places, (0..40).map(|index| format!("{index:#x}")).collect::<Vec<_>>());
+    }
+}

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use millrace_base::{B256, Bytes, NodeId};
 
 use super::super::message::{Hash, Message, VoteKind};
+use super::super::records::Record;
 use super::super::signing::use_cheap_signatures;
 use super::liar;
 use super::world::{self, Actions, Dice, Host, Stored};
@@ -88,6 +89,9 @@ impl Options {
     }
 }
 
+/// Who may say one thing only: node, epoch, height, view and class of vote.
+type Place = (NodeId, Hash, u64, u64, VoteKind);
+
 /// What can happen; a life that is over gets nothing any more.
 enum Event {
     Frame { to: usize, from: NodeId, payload: Bytes },
@@ -121,7 +125,9 @@ pub struct Cluster {
     /// Content of a proposal that a forger claims to be prepared.
     made_up: Option<Bytes>,
     finals: BTreeMap<u64, B256>,
-    said: BTreeMap<(NodeId, Hash, u64, u64, VoteKind), Hash>,
+    said: BTreeMap<Place, Hash>,
+    /// Epochs of one sealer.
+    lone: BTreeSet<Hash>,
     changed: BTreeMap<(NodeId, Hash), u64>,
     /// Contradictions of liars that honest nodes found.
     pub evidence: usize,
@@ -155,6 +161,7 @@ impl Cluster {
             made_up: None,
             finals: BTreeMap::new(),
             said: BTreeMap::new(),
+            lone: BTreeSet::new(),
             changed: BTreeMap::new(),
             evidence: 0,
             crashes: 0,
@@ -328,6 +335,9 @@ impl Cluster {
         }
         for record in records {
             if let Effect::Record { height, body } = record {
+                if self.honest[host] {
+                    self.check_record(host, &body);
+                }
                 self.hosts[host].log.push((height, body));
             }
         }
@@ -446,35 +456,62 @@ impl Cluster {
         }
     }
 
-    /// What an honest node signs must agree with everything it ever signed.
+    /// What an honest node records, and so may say at any time from now on, must agree with everything it ever recorded.
+    fn check_record(&mut self, host: usize, body: &Bytes) {
+        let node = self.hosts[host].key.node_id();
+        let engine = self.hosts[host].engine.as_ref().expect("it just acted");
+        if engine.epoch.sealers.len() == 1 {
+            self.lone.insert(engine.epoch_hash);
+        }
+        match millrace_base::wire::decode(body).expect("a record can be read back") {
+            Record::Vote { kind, epoch, height, view, subject } => self.note((node, epoch, height, view, kind.class()), subject),
+            Record::Floor { epoch, view, is_view_change: true } => {
+                let highest = self.changed.entry((node, epoch)).or_default();
+                *highest = view.max(*highest);
+            }
+            Record::Floor { .. } | Record::Prepared { .. } | Record::NewView { .. } => {}
+        }
+    }
+
+    fn note(&mut self, place: Place, subject: Hash) {
+        let (node, epoch, height, view, class) = place;
+        // A lone sealer's words leave it only with a durable block: after a crash it may say others.
+        if self.lone.contains(&epoch) {
+            return;
+        }
+        let floor = self.changed.get(&(node, epoch)).copied().unwrap_or(0);
+        match self.said.insert(place, subject) {
+            Some(said) if said != subject => {
+                self.fail(&format!("{node:?} contradicts itself: {class:?} at height {height} in view {view}"))
+            }
+            None if class != VoteKind::Checkpoint && view < floor => {
+                self.fail(&format!("{node:?} votes below view {floor}: {class:?} at height {height} in view {view}"));
+            }
+            _ => {}
+        }
+    }
+
+    /// Nothing an honest node signs leaves before it is recorded.
     fn check_said(&mut self, host: usize, payload: &Bytes) {
         let node = self.hosts[host].key.node_id();
         let vote = match Message::decode(payload) {
             Ok(Message::Propose(vote, _) | Message::Vote(vote)) => vote,
-            Ok(Message::ViewChange(change)) => {
-                if self.options.is_traced {
-                    println!("{} VC to {} suspects {:?}; {}", self.now_ms - START_MS, change.to_view, change.suspects, self.describe(host));
-                }
-                let highest = self.changed.entry((node, change.epoch)).or_default();
-                *highest = change.to_view.max(*highest);
+            Ok(Message::ViewChange(change)) if self.options.is_traced => {
+                println!("{} VC to {} suspects {:?}; {}", self.now_ms - START_MS, change.to_view, change.suspects, self.describe(host));
                 return;
             }
             _ => return,
         };
+        // Others' votes may be passed on.
         if !super::super::signing::verify(&node, vote.statement(&world::domain()), &vote.signature) {
             return;
         }
         let place = (node, vote.epoch, vote.height, vote.view, vote.kind.class());
-        match self.said.get(&place) {
-            Some(said) if *said != vote.subject => self.fail(&format!("{node:?} contradicts itself: {vote:?}")),
-            Some(_) => {}
-            None => {
-                let floor = self.changed.get(&(node, vote.epoch)).copied().unwrap_or(0);
-                if vote.kind != VoteKind::Checkpoint && vote.view < floor {
-                    self.fail(&format!("{node:?} votes below view {floor}: {vote:?}"));
-                }
-                self.said.insert(place, vote.subject);
-            }
+        if self.options.sends_before_sync {
+            return self.note(place, vote.subject);
+        }
+        if !self.lone.contains(&vote.epoch) && self.said.get(&place) != Some(&vote.subject) {
+            self.fail(&format!("{node:?} sends what it did not record: {vote:?}"));
         }
     }
 

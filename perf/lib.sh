@@ -102,7 +102,7 @@ build_chain() {
         config=$(config_of "$index")
         setting "$config" durability "$durability"
         setting "$config" operator_listen_port "$(operator_port "$index")"
-        [ "$window" -eq 0 ] || setting "$config" window "$window"
+        [ "$window" -eq 0 ] || sed -i "/^\[millrace\]/a\    window=$window" "$config"
     done
     [ "$delay" -eq 0 ] || delay_links
 }

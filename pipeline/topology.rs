@@ -91,6 +91,8 @@ pub struct Parts {
     pub listeners: Vec<Arc<dyn Listener>>,
     /// Groups that may run at once, at most [`MAX_GROUPS`]: the depth of inner queues follows.
     pub max_groups: usize,
+    /// Heights of a group in flight between the last durable block and the newest proposal, 1 to [`WINDOW`].
+    pub window: u64,
 }
 
 /// The ends of the pipeline that the outside holds.
@@ -309,7 +311,7 @@ fn wire_verify(builder: &mut TopologyBuilder, queues: &Queues, workers: Workers,
 }
 
 fn wire_order(builder: &mut TopologyBuilder, queues: &Queues, parts: Parts) {
-    let Parts { votes, evidence, peers, clock, .. } = parts;
+    let Parts { votes, evidence, peers, clock, window, .. } = parts;
     let mut order = builder.stage::<OrderStage>(StageSpec {
         name: "order",
         workers: 1,
@@ -325,7 +327,7 @@ fn wire_order(builder: &mut TopologyBuilder, queues: &Queues, parts: Parts) {
         notify: order.writes(&queues.to_notify),
         sync: order.writes(&queues.sync.hints),
     };
-    let order_parts = OrderParts { votes, evidence, peers, clock, engines: pbft_engines() };
+    let order_parts = OrderParts { votes, evidence, peers, clock, engines: pbft_engines(window) };
     let mut once = Some(OrderStage::new(order_parts, outputs));
     order.instances(move |_| once.take().expect("the stage has one worker"));
 }
@@ -412,7 +414,7 @@ mod tests {
         let votes = Box::new(VoteLog::open(directory.path()).unwrap());
         let evidence = EvidenceLog::new(directory.path().join("evidence"));
         let (peers, clock) = (Arc::new(Alone), Arc::new(SystemClock));
-        let parts = Parts { votes, evidence, peers, clock, listeners: Vec::new(), max_groups: MAX_GROUPS };
+        let parts = Parts { votes, evidence, peers, clock, listeners: Vec::new(), max_groups: MAX_GROUPS, window: WINDOW };
         let (topology, _inlets) = wire(Workers::for_cores(2), parts).unwrap();
         let golden = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/topology.golden.txt"));
         crate::runtime::check_golden(golden, &topology.render()).unwrap();

@@ -21,6 +21,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
+use millrace_administration::pbft::WINDOW;
 use millrace_base::fault::Fault;
 use millrace_base::{ChainId, KeyPair};
 use millrace_core::storage::Durability;
@@ -80,6 +81,8 @@ pub struct NodeConfig {
     pub cache_bytes: u64,
     /// Whether pipeline threads are bound to cores.
     pub pin_cores: bool,
+    /// Heights of a group that are ordered ahead of the last durable one.
+    pub window: u64,
     /// Logs.
     pub log: LogConfig,
     /// The groups, ascending by id; at least one.
@@ -238,6 +241,7 @@ impl NodeConfig {
             execute_threads: threads("execute_threads"),
             cache_bytes: ini.number("millrace", "cache_mb").unwrap_or(DEFAULT_CACHE_MB) << 20,
             pin_cores: ini.flag("millrace", "pin_cores").unwrap_or(false),
+            window: ini.number("millrace", "window").unwrap_or(WINDOW),
             log: log_config(&ini, &root),
             agency: names.issuer,
             name: names.subject,

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use millrace_administration::pbft::WINDOW;
 use millrace_backends::rocksdb::{Budget, RocksStorage, SharedResources};
 use millrace_base::clock::SystemClock;
 use millrace_base::fault::{Fault, FaultKind};
@@ -78,7 +79,8 @@ impl Node {
         let evidence = EvidenceLog::new(config.data_dir.join("evidence"));
         let (peers, clock) = (NetworkPeers::default(), Arc::new(SystemClock));
         let votes = Box::new(votes);
-        let parts = Parts { votes, evidence, peers: Arc::new(peers.clone()), clock, listeners, max_groups: MAX_GROUPS };
+        let parts =
+            Parts { votes, evidence, peers: Arc::new(peers.clone()), clock, listeners, max_groups: MAX_GROUPS, window: config.window };
         let (topology, inlets) = topology::wire(workers, parts).map_err(|error| bug(&error.to_string()))?;
         let picture = topology.render();
         let affinity = if config.pin_cores { AffinityPolicy::Pin } else { AffinityPolicy::None };
@@ -179,7 +181,7 @@ pub fn topology_picture(workers: Workers) -> Result<String, Fault> {
     let votes = VoteLog::open(&scratch).map_err(|error| vote_log_fault(&scratch, &error))?;
     let evidence = EvidenceLog::new(scratch.join("evidence"));
     let (peers, clock) = (Arc::new(Alone), Arc::new(SystemClock));
-    let parts = Parts { votes: Box::new(votes), evidence, peers, clock, listeners: Vec::new(), max_groups: MAX_GROUPS };
+    let parts = Parts { votes: Box::new(votes), evidence, peers, clock, listeners: Vec::new(), max_groups: MAX_GROUPS, window: WINDOW };
     let picture = topology::wire(workers, parts).map(|(topology, _)| topology.render()).map_err(|error| bug(&error.to_string()));
     let _ = fs::remove_dir_all(&scratch);
     picture

@@ -50,9 +50,10 @@ const SYNC_RETRY_MS: u64 = 1_000;
 /// Makes the engine of a group that is being opened, from the records it left above the head; or says why it cannot be made.
 pub type EngineFactory = Arc<dyn Fn(&Ledger, Vec<Bytes>) -> Result<Box<dyn Engine>, String> + Send + Sync>;
 
-/// The engines of a production node.
-pub fn pbft_engines() -> EngineFactory {
-    Arc::new(|ledger, records| {
+/// The engines of a production node, with so many heights in flight: [`WINDOW`] at most.
+pub fn pbft_engines(window: u64) -> EngineFactory {
+    let window = window.clamp(1, WINDOW);
+    Arc::new(move |ledger, records| {
         let head = ledger.chain().head();
         let signed = ledger.chain().header(head.header.number).map_err(|error| format!("the head cannot be read: {error}"))?;
         let (head, head_hash, head_signatures) = signed.ok_or("the head is not in the database")?;
@@ -64,7 +65,7 @@ pub fn pbft_engines() -> EngineFactory {
             head_hash,
             head_signatures,
             records,
-            window: WINDOW,
+            window,
             max_ahead_ms: MAX_AHEAD_MS,
         })))
     })

@@ -1,6 +1,8 @@
 //! The keys of `config.ini`, `group.N.genesis` and `group.N.ini` (`spec/client-protocol.md` 7.2 to 7.4) and our own additions in
 //! `[millrace]` and `[evm]`. Ranges are those of 2.x where it has one; see [`super::schema`] for how they are applied.
 
+use millrace_administration::pbft::WINDOW;
+
 use super::schema::{Effect, Form, Key, Section};
 
 const DIRECT: &str = "messages go to those who need them, once";
@@ -140,6 +142,7 @@ pub const NODE: &[Section] = &[
             used("cache_mb", number(8, 1 << 20, "MB")),
             used("log_format", Form::Choice { supported: &["text", "json"], lacking: &[] }),
             used("pin_cores", Form::Flag),
+            used("window", number(1, WINDOW, "heights")),
             used("allow_readable_keys", Form::Flag),
         ],
     ),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use millrace_administration::pbft::WINDOW;
 use millrace_base::clock::Clock;
 use millrace_base::{B256, Block, Bytes, GroupId, KeyPair, NodeId};
 use millrace_core::Durability;
@@ -182,6 +183,7 @@ impl Process {
             clock: self.clock.clone(),
             listeners: vec![ear.clone()],
             max_groups: plan.groups.len(),
+            window: WINDOW,
         };
         let workers = Workers { verify: dice.pick(&[1, 2]), execute: dice.pick(&[1, 2]), commit: dice.pick(&[1, 2]) };
         let (topology, inlets) = topology::wire(workers, parts).map_err(|error| error.to_string())?;

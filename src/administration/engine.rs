@@ -21,6 +21,9 @@ pub struct ProposalHeader {
     pub epoch: B256,
     /// Digest of the proposal one height below, or the hash of the last block before the first proposal of an epoch.
     pub previous: B256,
+    /// Digest of what the block one height below holds: height, timestamp, sealer and transactions. It follows from that block alone,
+    /// so it can be checked where `previous` is not known, and against a final block.
+    pub below: B256,
     /// Proposed block timestamp, milliseconds; above the one below.
     pub timestamp_ms: u64,
     /// Index of the sealer that proposed it first.

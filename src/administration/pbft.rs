@@ -41,7 +41,7 @@ use crate::epoch::Epoch;
 use certificate::Verifier;
 use early::Early;
 use import::Parked;
-use message::{Hash, Message, Stable, VoteKind};
+use message::{Hash, Message, Stable, VoteKind, contents_of};
 use records::{Memory, Promises, Record};
 use repair::Peer;
 use slot::{Slot, Standing};
@@ -110,7 +110,8 @@ pub struct PbftEngine {
     final_height: u64,
     final_hash: B256,
     committed_height: u64,
-    committed_timestamp_ms: u64,
+    /// Timestamp of the last durable block, and the digest of what it holds.
+    committed_contents: (u64, B256),
     /// Height whose execution ends the epoch; nothing above it is executed under it.
     epoch_ends_at: Option<u64>,
     /// The epoch that begins once this height is durable.
@@ -148,6 +149,7 @@ impl PbftEngine {
         let has_stable = head >= config.epoch.start && !config.head_signatures.is_empty();
         let stable = has_stable.then(|| (head, Stable { header: config.head.encode_rlp(), signatures: config.head_signatures.clone() }));
         let memory = Memory::of(&records, epoch_hash, head, &config.domain);
+        let committed_contents = (config.head.timestamp_ms, contents_of(&config.domain, &config.head));
         let mut engine = Self {
             own: config.epoch.index_of(&config.key.node_id()),
             domain: config.domain,
@@ -169,7 +171,7 @@ impl PbftEngine {
             final_height: head,
             final_hash: config.head_hash,
             committed_height: head,
-            committed_timestamp_ms: config.head.timestamp_ms,
+            committed_contents,
             epoch_ends_at: None,
             next_epoch: None,
             stable,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_base::{B256, BlockHeader, BlockSignature, keccak256};
 
-use super::message::{Brief, Certificate, Hash, NewView, Stable, ViewChange, Vote, VoteKind, stable_header};
+use super::message::{Brief, Certificate, Hash, NewView, Stable, ViewChange, Vote, VoteKind, contents_of, stable_header};
 use super::signing::verify;
 use crate::digest::Domain;
 use crate::epoch::Epoch;
@@ -183,14 +183,16 @@ impl Verifier<'_> {
     pub fn plan(&self, new_view: &NewView) -> Plan {
         let start = self.epoch.start.saturating_sub(1);
         let headers = new_view.changes.iter().filter_map(|change| change.stable.as_ref().and_then(stable_header));
-        let stable = headers.map(|header| (header.number, header.timestamp_ms)).max().unwrap_or((start, 0));
-        let base = stable.max((start, 0));
-        Plan { base: base.0, proposals: self.planned(&new_view.changes, base), skipped: self.skipped(&new_view.changes) }
+        let last = headers.max_by_key(|header| header.number).filter(|header| header.number >= start);
+        let base = last.as_ref().map_or(start, |header| header.number);
+        let contents = last.map(|header| contents_of(self.domain, &header));
+        Plan { base, proposals: self.planned(&new_view.changes, (base, contents)), skipped: self.skipped(&new_view.changes) }
     }
 
-    /// What is prepared without gaps above the base, given as height and timestamp. What was prepared on another proposal than the one
-    /// that became the base was never committed: a timestamp that is not above the base's gives it away.
-    fn planned(&self, changes: &[ViewChange], (base, base_ms): (u64, u64)) -> Vec<Planned> {
+    /// What is prepared without gaps above the base, each on what is below it. What was prepared on something else than became final
+    /// was never committed; a faulty sealer may still prove it, and taken up it could stand in the way for ever: its transactions may
+    /// be in the block below.
+    fn planned(&self, changes: &[ViewChange], (base, contents): (u64, Option<B256>)) -> Vec<Planned> {
         // The highest view counts. Two proposals prepared in one view take more faulty sealers than are tolerated; the digest only makes
         // the choice the same everywhere.
         let mut chosen: BTreeMap<u64, (u64, B256, Brief)> = BTreeMap::new();
@@ -207,7 +209,7 @@ impl Verifier<'_> {
             let expected = base + 1 + planned.len() as u64;
             let is_linked = match planned.last() {
                 Some(below) => brief.previous == below.digest.0,
-                None => brief.timestamp_ms > base_ms,
+                None => contents.is_none_or(|contents| brief.below == contents.0),
             };
             if *height != expected || !is_linked {
                 break;

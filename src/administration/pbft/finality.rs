@@ -5,7 +5,7 @@
 
 use millrace_base::{B256, BlockHeader, BlockSignature};
 
-use super::message::{Stable, Vote, VoteKind};
+use super::message::{Stable, Vote, VoteKind, contents_of};
 use super::slot::Ordered;
 use super::view_change::Views;
 use super::{PbftEngine, records::Memory};
@@ -135,8 +135,9 @@ impl PbftEngine {
             return;
         }
         let slot = self.slots.get(&height);
-        let timestamp_ms = slot.and_then(|slot| slot.executed.as_ref()).map(|(_, header)| header.timestamp_ms);
-        self.committed_timestamp_ms = timestamp_ms.unwrap_or(self.committed_timestamp_ms);
+        if let Some((_, header)) = slot.and_then(|slot| slot.executed.as_ref()) {
+            self.committed_contents = (header.timestamp_ms, contents_of(&self.domain, header));
+        }
         self.committed_height = height;
         self.promises.settle(height);
         // A window of durable heights stays, without transactions, to help sealers that missed a message.

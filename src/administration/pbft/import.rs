@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use millrace_base::{B256, VerifiedTx};
 
 use super::PbftEngine;
-use super::slot::{Ordered, Slot, Standing};
+use super::message::Brief;
+use super::slot::{Ordered, Standing};
 use crate::engine::{Effect, FinalBlock, ProposalHeader};
 
 /// Blocks that wait for their turn: some windows of them, so that sync can fill the pipeline.
@@ -144,7 +145,7 @@ impl PbftEngine {
         if block.header.parent_hash != parent.0 {
             return Err(format!("block {height} builds on {}, the block below is {}", block.header.parent_hash, parent.0));
         }
-        let below_ms = parent.1.unwrap_or(self.committed_timestamp_ms);
+        let below_ms = parent.1.unwrap_or(self.committed_contents.0);
         if block.header.timestamp_ms <= below_ms {
             return Err(format!("block {height} has a timestamp that is not above the one below"));
         }
@@ -153,7 +154,11 @@ impl PbftEngine {
         let slot = self.slots.entry(height).or_default();
         slot.finality = Some((block.header.hash(), votes));
         if slot.ordered.is_none() || slot.transactions.is_none() {
-            slot.header = Some(header_of(&block, slot, self.epoch_hash.into()));
+            if !slot.header.as_ref().is_some_and(|header| is_content(header, &block)) {
+                let header = header_of(&block, self.epoch_hash.into());
+                let brief = Brief::of(&header);
+                slot.fill(header, brief);
+            }
             slot.transactions = Some(block.transactions.clone());
             slot.standing = Standing::Linked;
             slot.ordered.get_or_insert(Ordered::Imported);
@@ -184,17 +189,15 @@ fn is_content(header: &ProposalHeader, block: &FinalBlock) -> bool {
         && header.transactions.iter().zip(&block.transactions).all(|(hash, transaction)| *hash == transaction.hash())
 }
 
-/// The proposal a block came from. What it named as previous cannot be known from the block.
-fn header_of(block: &FinalBlock, slot: &Slot, epoch: B256) -> ProposalHeader {
-    match &slot.header {
-        Some(header) if is_content(header, block) => header.clone(),
-        _ => ProposalHeader {
-            height: block.header.number,
-            epoch,
-            previous: B256::ZERO,
-            timestamp_ms: block.header.timestamp_ms,
-            sealer: u32::try_from(block.header.sealer).expect("below the number of sealers"),
-            transactions: block.transactions.iter().map(VerifiedTx::hash).collect(),
-        },
+/// The proposal a block came from. What it named as built on is not needed any more: the block's parent hash was checked.
+fn header_of(block: &FinalBlock, epoch: B256) -> ProposalHeader {
+    ProposalHeader {
+        height: block.header.number,
+        epoch,
+        previous: B256::ZERO,
+        below: B256::ZERO,
+        timestamp_ms: block.header.timestamp_ms,
+        sealer: u32::try_from(block.header.sealer).expect("below the number of sealers"),
+        transactions: block.transactions.iter().map(VerifiedTx::hash).collect(),
     }
 }

@@ -5,7 +5,7 @@
 //! (`spec/reliability.md` R19).
 
 use bincode::{Decode, Encode};
-use millrace_base::{B256, BlockHeader, BlockSignature, Bytes, Signature, wire};
+use millrace_base::{B256, BlockHeader, BlockSignature, Bytes, Signature, merkle, wire};
 
 use crate::digest::{DigestWriter, Domain};
 use crate::engine::ProposalHeader;
@@ -81,6 +81,7 @@ pub struct Content {
     pub height: u64,
     pub epoch: Hash,
     pub previous: Hash,
+    pub below: Hash,
     pub timestamp_ms: u64,
     pub sealer: u32,
     pub transactions: Vec<Hash>,
@@ -92,6 +93,7 @@ impl From<&ProposalHeader> for Content {
             height: header.height,
             epoch: header.epoch.0,
             previous: header.previous.0,
+            below: header.below.0,
             timestamp_ms: header.timestamp_ms,
             sealer: header.sealer,
             transactions: header.transactions.iter().map(|hash| hash.0).collect(),
@@ -105,6 +107,7 @@ impl From<Content> for ProposalHeader {
             height: content.height,
             epoch: content.epoch.into(),
             previous: content.previous.into(),
+            below: content.below.into(),
             timestamp_ms: content.timestamp_ms,
             sealer: content.sealer,
             transactions: content.transactions.into_iter().map(B256::from).collect(),
@@ -118,24 +121,31 @@ pub struct Brief {
     pub height: u64,
     pub epoch: Hash,
     pub previous: Hash,
+    pub below: Hash,
     pub timestamp_ms: u64,
     pub sealer: u32,
     pub count: u64,
-    /// Digest of the transaction hashes.
+    /// Transactions root, as the header of the block will have it.
     pub list: Hash,
 }
 
 impl Brief {
-    pub fn of(domain: &Domain, header: &ProposalHeader) -> Self {
+    pub fn of(header: &ProposalHeader) -> Self {
         Self {
             height: header.height,
             epoch: header.epoch.0,
             previous: header.previous.0,
+            below: header.below.0,
             timestamp_ms: header.timestamp_ms,
             sealer: header.sealer,
             count: header.transactions.len() as u64,
-            list: DigestWriter::new(domain, "transactions").hashes(&header.transactions).finish().0,
+            list: merkle::root(&header.transactions).0,
         }
+    }
+
+    /// What [`ProposalHeader::below`] of the next height is when this becomes a block.
+    pub fn contents(&self, domain: &Domain) -> B256 {
+        contents(domain, [self.height, self.timestamp_ms, u64::from(self.sealer)], self.list.into())
     }
 
     /// Names the proposal. The view is no part of it: a later view proposes the same again.
@@ -144,12 +154,23 @@ impl Brief {
             .number(self.height)
             .hash(self.epoch.into())
             .hash(self.previous.into())
+            .hash(self.below.into())
             .number(self.timestamp_ms)
             .number(u64::from(self.sealer))
             .number(self.count)
             .hash(self.list.into())
             .finish()
     }
+}
+
+/// What [`ProposalHeader::below`] of the next height is above a block.
+pub fn contents_of(domain: &Domain, header: &BlockHeader) -> B256 {
+    contents(domain, [header.number, header.timestamp_ms, header.sealer], header.transactions_root)
+}
+
+fn contents(domain: &Domain, numbers: [u64; 3], list: B256) -> B256 {
+    let writer = DigestWriter::new(domain, "contents");
+    numbers.into_iter().fold(writer, DigestWriter::number).hash(list).finish()
 }
 
 /// Proof that a quorum prepared a proposal in one view.

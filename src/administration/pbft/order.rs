@@ -19,6 +19,8 @@ struct Parent {
     /// None where any digest will do: below is durable or of another epoch.
     digest: Option<B256>,
     timestamp_ms: u64,
+    /// What it holds.
+    contents: B256,
 }
 
 impl PbftEngine {
@@ -53,8 +55,14 @@ impl PbftEngine {
         if slot.digest == Some(digest) && slot.header.is_some() && slot.frame.is_some() {
             return;
         }
-        if let Err(reason) = self.check_proposal(&vote, &content) {
-            return self.refuse(from, format!("proposal for height {}: {reason}", vote.height));
+        let header = ProposalHeader::from(content);
+        let brief = match self.check_proposal(&vote, &header) {
+            Ok(brief) => brief,
+            Err(reason) => return self.refuse(from, format!("proposal for height {}: {reason}", vote.height)),
+        };
+        if self.asked.is_some_and(|(asked, _)| asked == vote.height) {
+            // Somebody else has this sealer's key. The wish is taken back, with what may already be sealed for it.
+            self.void_from(vote.height);
         }
         let slot = self.slots.entry(vote.height).or_default();
         let contradiction = slot.votes.insert_valid(vote);
@@ -64,31 +72,31 @@ impl PbftEngine {
             Some(_) => {}
         }
         if slot.header.is_none() {
-            slot.header = Some(content.into());
-            slot.is_gathering = false;
+            slot.fill(header, brief);
         }
         slot.frame = Some(frame.clone());
         self.report(contradiction, vote);
     }
 
     /// Cheap checks first: whoever is not the leader costs this node no hashing.
-    fn check_proposal(&self, vote: &Vote, content: &Content) -> Result<(), String> {
+    fn check_proposal(&self, vote: &Vote, header: &ProposalHeader) -> Result<Brief, String> {
         if vote.sealer != self.leader(vote.view, vote.height) {
             return Err(format!("sealer {} does not lead it in view {}", vote.sealer, vote.view));
         }
-        if content.height != vote.height || content.epoch != vote.epoch || content.sealer != vote.sealer {
+        if header.height != vote.height || header.epoch.0 != vote.epoch || header.sealer != vote.sealer {
             return Err("its content is of another height, epoch or sealer".into());
         }
-        if content.transactions.len() as u64 > self.epoch.tx_count_limit {
-            return Err(format!("{} transactions, {} are allowed", content.transactions.len(), self.epoch.tx_count_limit));
+        if header.transactions.len() as u64 > self.epoch.tx_count_limit {
+            return Err(format!("{} transactions, {} are allowed", header.transactions.len(), self.epoch.tx_count_limit));
         }
         if !self.verifier().is_good(vote) {
             return Err("its signature is wrong".into());
         }
-        if Brief::of(&self.domain, &content.clone().into()).digest(&self.domain).0 != vote.subject {
+        let brief = Brief::of(header);
+        if brief.digest(&self.domain).0 != vote.subject {
             return Err("its content is not what was signed".into());
         }
-        Ok(())
+        Ok(brief)
     }
 
     pub(super) fn on_vote(&mut self, from: NodeId, vote: Vote, frame: &Bytes) {
@@ -169,17 +177,19 @@ impl PbftEngine {
             height,
             epoch: self.epoch_hash.into(),
             previous: parent.digest.unwrap_or_else(|| self.known_digest(height - 1)),
+            below: parent.contents,
             timestamp_ms: timestamp_ms.max(parent.timestamp_ms.saturating_add(1)),
             sealer,
             transactions: transactions.iter().map(VerifiedTx::hash).collect(),
         };
-        let digest = Brief::of(&self.domain, &header).digest(&self.domain);
+        let brief = Brief::of(&header);
+        let digest = brief.digest(&self.domain);
         let content = Content::from(&header);
         let Some(vote) = self.promise(VoteKind::Propose, height, view, digest) else { return self.void_from(height) };
         let frame = Message::Propose(vote, content).encode();
         let slot = self.slots.entry(height).or_default();
         slot.adopt(digest, Standing::Linked);
-        slot.header = Some(header);
+        slot.fill(header, brief);
         slot.transactions = Some(transactions);
         // The pool reserved them when it handed them out.
         slot.is_gathering = true;
@@ -233,15 +243,17 @@ impl PbftEngine {
     fn parent(&self, height: u64) -> Option<Parent> {
         let below = height.checked_sub(1)?;
         if below <= self.committed_height {
-            return (below == self.committed_height).then_some(Parent { digest: None, timestamp_ms: self.committed_timestamp_ms });
+            let (timestamp_ms, contents) = self.committed_contents;
+            return (below == self.committed_height).then_some(Parent { digest: None, timestamp_ms, contents });
         }
         let slot = self.slots.get(&below)?;
-        let timestamp_ms = slot.header.as_ref()?.timestamp_ms;
+        let brief = slot.brief?;
+        let (timestamp_ms, contents) = (brief.timestamp_ms, brief.contents(&self.domain));
         if height == self.epoch.start {
-            return Some(Parent { digest: None, timestamp_ms });
+            return Some(Parent { digest: None, timestamp_ms, contents });
         }
         let stands = slot.standing == Standing::Linked || slot.ordered.is_some();
-        slot.digest.filter(|_| stands).map(|digest| Parent { digest: Some(digest), timestamp_ms })
+        slot.digest.filter(|_| stands).map(|digest| Parent { digest: Some(digest), timestamp_ms, contents })
     }
 
     /// What a proposal names as previous when nobody can check it: the digest below if known, else the last block.
@@ -262,7 +274,9 @@ impl PbftEngine {
         if parent.digest.is_some_and(|digest| digest != header.previous) {
             return;
         }
-        let refusal = if header.timestamp_ms <= parent.timestamp_ms {
+        let refusal = if header.below != parent.contents {
+            Some("it was made for another block below".to_owned())
+        } else if header.timestamp_ms <= parent.timestamp_ms {
             Some("its timestamp is not above the one below".to_owned())
         } else if header.timestamp_ms > latest_ms && header.timestamp_ms != parent.timestamp_ms.saturating_add(1) {
             Some(format!("its timestamp is {} ms ahead of this node's clock", header.timestamp_ms - self.timer.outer_ms()))
@@ -327,12 +341,11 @@ impl PbftEngine {
         let Some(slot) = self.slots.get(&height).filter(|slot| slot.header.is_none()) else { return };
         let Some(digest) = slot.digest else { return };
         let header = ProposalHeader::from(content);
-        if Brief::of(&self.domain, &header).digest(&self.domain) != digest {
+        let brief = Brief::of(&header);
+        if brief.digest(&self.domain) != digest {
             return;
         }
-        let slot = self.slots.get_mut(&height).expect("it was just there");
-        slot.header = Some(header);
-        slot.is_gathering = false;
+        self.slots.get_mut(&height).expect("it was just there").fill(header, brief);
     }
 
     fn may_vote(&self, height: u64) -> Option<u32> {
@@ -358,9 +371,9 @@ impl PbftEngine {
         }
         let Some(votes) = self.quorum_of(height, VoteKind::Prepare, digest) else { return };
         let Some(slot) = self.slots.get(&height).filter(|_| self.quorum() > 1) else { return self.vote(VoteKind::Commit, height, digest) };
-        if let (Some(header), Some(transactions)) = (slot.header.clone(), slot.transactions.clone()) {
+        if let (Some(header), Some(brief), Some(transactions)) = (slot.header.clone(), slot.brief, slot.transactions.clone()) {
             let signers = votes.iter().map(|vote| (vote.sealer, vote.kind, vote.signature)).collect();
-            let certificate = Certificate { brief: Brief::of(&self.domain, &header), view: self.view, signers };
+            let certificate = Certificate { brief, view: self.view, signers };
             self.remember(Prepared { certificate, digest, header, transactions });
         }
         self.vote(VoteKind::Commit, height, digest);
@@ -413,13 +426,14 @@ impl PbftEngine {
         }
     }
 
-    /// Nothing that was in flight from this height on stands, but for what is ordered.
+    /// Nothing that was in flight from this height on stands, but for what is ordered; what is handed out for execution is not touched.
     pub(super) fn void_from(&mut self, height: u64) {
+        self.asked = self.asked.filter(|(asked, _)| *asked < height);
+        let height = height.max(self.next_to_execute);
         for slot in self.slots.range_mut(height..).map(|(_, slot)| slot) {
             slot.drop_proposal();
             (slot.is_gathering, slot.is_reserved) = (false, false);
         }
-        self.asked = self.asked.filter(|(asked, _)| *asked < height);
         self.effects.push(Effect::Void { above: height - 1 });
     }
 

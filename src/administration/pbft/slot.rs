@@ -8,7 +8,7 @@ use std::collections::btree_map::Entry;
 
 use millrace_base::{B256, BlockHeader, Bytes, VerifiedTx};
 
-use super::message::{Certificate, Vote, VoteKind};
+use super::message::{Brief, Certificate, Vote, VoteKind};
 use crate::engine::{FinalBlock, ProposalHeader};
 use crate::epoch::Epoch;
 
@@ -154,6 +154,8 @@ pub struct Slot {
     pub digest: Option<B256>,
     /// Its content.
     pub header: Option<ProposalHeader>,
+    /// The content in short; there when the content is.
+    pub brief: Option<Brief>,
     /// As its leader signed it in this view, to pass it on.
     pub frame: Option<Bytes>,
     pub standing: Standing,
@@ -189,6 +191,7 @@ impl Slot {
         }
         self.digest = None;
         self.header = None;
+        self.brief = None;
         self.frame = None;
         self.standing = Standing::Unlinked;
         self.transactions = None;
@@ -207,8 +210,16 @@ impl Slot {
         self.digest = Some(digest);
         if let Some(prepared) = self.prepared.as_ref().filter(|prepared| prepared.digest == digest) {
             self.header = Some(prepared.header.clone());
+            self.brief = Some(prepared.certificate.brief);
             self.transactions = Some(prepared.transactions.clone());
         }
+    }
+
+    /// Gives the slot's proposal its content.
+    pub fn fill(&mut self, header: ProposalHeader, brief: Brief) {
+        self.header = Some(header);
+        self.brief = Some(brief);
+        self.is_gathering = false;
     }
 
     /// The content of a proposal, wherever this node keeps it.

@@ -70,6 +70,7 @@ pub fn execute(height: u64, transactions: &[VerifiedTx]) -> Effect {
         height,
         epoch: B256::ZERO,
         previous: B256::ZERO,
+        below: B256::ZERO,
         timestamp_ms: FIRST_MS + height,
         sealer: 0,
         transactions: transactions.iter().map(VerifiedTx::hash).collect(),

@@ -2,7 +2,7 @@
 
 use millrace_base::{B256, BlockSignature, Bytes, KeyPair, Signature};
 
-use super::super::message::{Brief, Certificate, Content, Message, Stable, ViewChange, Vote, VoteKind};
+use super::super::message::{Brief, Certificate, Content, Message, Stable, ViewChange, Vote, VoteKind, contents_of};
 use super::super::signing::sign;
 use super::world::{Dice, Stored, domain};
 use crate::engine::{FinalBlock, ProposalHeader};
@@ -25,11 +25,12 @@ pub fn frames(dice: &mut Dice, key: &KeyPair, head: &Stored, view: u64) -> Vec<B
         height,
         epoch: epoch.into(),
         previous: head.hash,
+        below: contents_of(&domain(), &head.block.header),
         timestamp_ms: head.block.header.timestamp_ms + 1,
         sealer: own,
         transactions: vec![B256::repeat_byte(dice.below(250) as u8)],
     };
-    let brief = Brief::of(&domain(), &header);
+    let brief = Brief::of(&header);
     let digest = brief.digest(&domain());
     let propose = vote(key, epoch, (VoteKind::Propose, height, view), digest, own);
     let commit = vote(key, epoch, (VoteKind::Commit, height, view), digest, own);
@@ -85,11 +86,12 @@ pub fn spoil(dice: &mut Dice, key: &KeyPair, mut change: ViewChange, head: &Stor
         height: head.block.header.number + 1,
         epoch: change.epoch.into(),
         previous: head.hash,
+        below: contents_of(&domain(), &head.block.header),
         timestamp_ms: head.block.header.timestamp_ms + 1,
         sealer: change.sealer,
         transactions: Vec::new(),
     };
-    let brief = Brief::of(&domain(), &header);
+    let brief = Brief::of(&header);
     let view = change.to_view - 1;
     let prepare = vote(key, change.epoch, (VoteKind::Prepare, header.height, view), brief.digest(&domain()), change.sealer);
     change.certificates = vec![Certificate { brief, view, signers: vec![(change.sealer, VoteKind::Prepare, prepare.signature); quorum] }];

@@ -4,6 +4,7 @@
 
 use std::io::Write;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::nodes::cluster::Place;
@@ -18,6 +19,7 @@ pub struct Machines {
 impl Machines {
     /// Makes machines; `None`, with a message, where that is not possible.
     pub fn new(count: u8) -> Option<Self> {
+        sweep();
         let process = std::process::id();
         let [.., high, low] = process.to_be_bytes();
         // 10.64.0.0 to 10.127.255.255, by process.
@@ -92,6 +94,18 @@ impl Drop for Machines {
             run("ip", &["netns", "del", name]);
         }
         run("ip", &["link", "del", &self.bridge]);
+    }
+}
+
+/// Takes away what tests left that were killed.
+fn sweep() {
+    let is_gone = |name: &str| {
+        let process = name.strip_prefix("mr").and_then(|rest| rest.split('n').next()).filter(|process| process.parse::<u32>().is_ok());
+        process.is_some_and(|process| !Path::new("/proc").join(process).exists())
+    };
+    for (folder, kind) in [("/run/netns", "netns"), ("/sys/class/net", "link")] {
+        let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter(|name| is_gone(name)).for_each(|name| drop(Command::new("ip").args([kind, "del", &name]).output()));
     }
 }
 

@@ -221,8 +221,8 @@ fn stage_that_survives_a_panic_loses_that_item_only() {
     stage.instances(|_| Sturdy(Arc::clone(&seen)));
     (0..10).for_each(|item| assert!(writer.send(item).is_ok()));
     let pipeline = Pipeline::start(topology.build().unwrap(), &PipelineConfig::default()).unwrap();
-    eventually("the rest is handled", || seen.lock().len() == 5);
+    // The last item is one of those that panic.
+    eventually("every fault is counted", || pipeline.metrics().stages[0].workers[0].faults == 5);
     assert_eq!(*seen.lock(), [0, 2, 4, 6, 8]);
-    assert_eq!(pipeline.metrics().stages[0].workers[0].faults, 5);
     assert!(pipeline.stop(STEP).is_clean());
 }

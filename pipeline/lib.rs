@@ -7,6 +7,7 @@ pub mod frames;
 pub mod messages;
 pub mod peers;
 pub mod runtime;
+mod shares;
 pub mod stages;
 pub mod topology;
 pub mod transfer;

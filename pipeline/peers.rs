@@ -6,7 +6,7 @@
 use millrace_base::{Bytes, GroupId, NodeId};
 
 /// What a message between nodes is about; the network gives consensus precedence.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum PeerKind {
     /// Between ordering engines; read by the order stage.
     Consensus,

@@ -56,6 +56,8 @@ impl SyncStage {
             }
             ToSync::Close(group) => {
                 self.groups.remove(group);
+                // Peers learn that this node takes no part any more, and stop sending.
+                self.outputs.peers.set_members(*group, &[]);
                 return;
             }
             ToSync::PeersChanged(group) | ToSync::Committed(group) => *group,

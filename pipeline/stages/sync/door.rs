@@ -4,17 +4,15 @@
 //! the others'; what does not fit is dropped and counted, since both sides repeat what matters. Fed by the network, read by the sync
 //! stage.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use millrace_base::{Bytes, GroupId, NodeId};
 use millrace_ledger::Ledger;
-use parking_lot::Mutex;
 
 use crate::messages::ToSync;
 use crate::peers::PeerKind;
 use crate::runtime::{LaneQueue, LaneSender, LaneSpec, Sender};
+use crate::shares::{Limits, Room, Shares};
 use crate::stages::check::ToCheck;
 
 /// Frames of one group and kind that wait: eight members' full shares.
@@ -38,54 +36,10 @@ pub struct PeerFrame {
     pub(super) from: NodeId,
     pub(super) kind: PeerKind,
     pub(super) payload: Bytes,
-    _room: Room,
+    _room: Room<Member>,
 }
 
 type Member = (GroupId, NodeId, PeerKind);
-
-#[derive(Default)]
-struct Share {
-    frames: usize,
-    bytes: usize,
-}
-
-/// Room taken by frames that wait; a member without any has no entry.
-#[derive(Default)]
-struct Shares {
-    taken: Mutex<BTreeMap<Member, Share>>,
-    dropped: AtomicU64,
-}
-
-struct Room {
-    shares: Arc<Shares>,
-    member: Member,
-    bytes: usize,
-}
-
-impl Shares {
-    fn enter(self: &Arc<Self>, member: Member, bytes: usize) -> Option<Room> {
-        let mut taken = self.taken.lock();
-        let share = taken.entry(member).or_default();
-        if share.frames > 0 && (share.frames >= MEMBER_FRAMES || share.bytes.saturating_add(bytes) > MEMBER_BYTES) {
-            return None;
-        }
-        share.frames += 1;
-        share.bytes += bytes;
-        Some(Room { shares: Arc::clone(self), member, bytes })
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        let mut taken = self.shares.taken.lock();
-        let Some(share) = taken.get_mut(&self.member) else { return };
-        share.frames -= 1;
-        share.bytes -= self.bytes;
-        if share.frames == 0 {
-            taken.remove(&self.member);
-        }
-    }
-}
 
 /// What the outside holds of the sync stage. Clones are the same door.
 #[derive(Clone)]
@@ -93,7 +47,7 @@ pub struct SyncInlet {
     pub(crate) groups: Sender<ToSync>,
     pub(crate) lanes: [(LaneQueue<PeerFrame>, LaneSender<PeerFrame>); 2],
     pub(crate) checks: LaneQueue<ToCheck>,
-    shares: Arc<Shares>,
+    shares: Arc<Shares<Member>>,
 }
 
 impl SyncInlet {
@@ -103,7 +57,8 @@ impl SyncInlet {
         transactions: (LaneQueue<PeerFrame>, LaneSender<PeerFrame>),
         checks: LaneQueue<ToCheck>,
     ) -> Self {
-        Self { groups, lanes: [blocks, transactions], checks, shares: Arc::default() }
+        let shares = Shares::new(Limits { frames: MEMBER_FRAMES, bytes: MEMBER_BYTES });
+        Self { groups, lanes: [blocks, transactions], checks, shares }
     }
 
     /// Syncs this group from now on; `false` when so many groups have been opened and closed that it must be tried again.
@@ -140,14 +95,14 @@ impl SyncInlet {
         let room = self.shares.enter((group, from, kind), payload.len());
         let sent = room.is_some_and(|room| lane.send(group, PeerFrame { group, from, kind, payload, _room: room }).is_ok());
         if !sent {
-            self.shares.dropped.fetch_add(1, Ordering::Relaxed);
+            self.shares.count_dropped();
         }
         sent
     }
 
     /// Messages dropped since the start.
     pub fn dropped(&self) -> u64 {
-        self.shares.dropped.load(Ordering::Relaxed)
+        self.shares.dropped()
     }
 }
 

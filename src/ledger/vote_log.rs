@@ -128,17 +128,21 @@ impl VoteLog {
         self.file.sync_data()?;
         self.length += self.buffer.len() as u64;
         self.buffer.clear();
-        if self.length >= SEGMENT_BYTES {
-            self.rotate()?;
+        if self.length >= SEGMENT_BYTES
+            && let Err(error) = self.rotate()
+        {
+            // The records of this turn are durable, and the oldest segments are still there: only room is not given back yet.
+            tracing::warn!(%error, directory = %self.directory.display(), "the vote log could not begin a new file; it tries again");
         }
         Ok(())
     }
 
     /// Begins a new segment with what still counts of the oldest ones, and deletes those.
     fn rotate(&mut self) -> io::Result<()> {
-        let number = self.number + 1;
-        let (file, segment) = create_segment(&self.directory, number)?;
-        (self.file, self.number, self.length) = (file, number, 0);
+        // A number is used for one attempt: a file that was made and not made durable stands in the way of the next.
+        self.number += 1;
+        let (file, segment) = create_segment(&self.directory, self.number)?;
+        (self.file, self.length) = (file, 0);
         self.segments.push(segment);
         // The segment written last is mostly in flight: copying it would be work for nothing.
         let settling = self.segments.len().saturating_sub(2);
@@ -268,6 +272,21 @@ mod tests {
         bytes[last] ^= 1;
         fs::write(&path, &bytes).unwrap();
         assert_eq!(bodies(&VoteLog::open(directory.path()).unwrap(), 1, 0), [&b"one"[..]]);
+    }
+
+    #[test]
+    fn file_in_the_way_of_the_next_costs_one_attempt_and_no_record() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = VoteLog::open(directory.path()).unwrap();
+        fs::write(segment_path(directory.path(), log.number + 1), b"").unwrap();
+        let body = vec![7; 9 << 20];
+        for height in 1..=4 {
+            log.append(group(1), height, &body);
+            log.sync().unwrap();
+        }
+        assert!(log.length < SEGMENT_BYTES, "a later attempt has made a file");
+        drop(log);
+        assert_eq!(VoteLog::open(directory.path()).unwrap().records(group(1), 0).unwrap().len(), 4);
     }
 
     #[test]

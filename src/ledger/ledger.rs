@@ -281,9 +281,9 @@ impl Ledger {
             self.count(&commit.block);
         }
         let head = self.chain.head();
-        let epoch = epoch_at(&*self.chain.state(), head.header.number + 1)?;
-        if !epoch.same_rules(&self.epoch.read()) {
-            *self.epoch.write() = Arc::new(epoch);
+        if commits.iter().any(|commit| commit.epoch_start.is_some()) {
+            let epoch = epoch_at(&*self.chain.state(), head.header.number + 1)?;
+            *self.epoch.write() = Arc::new(Epoch { start: self.chain.epoch_start()?, ..epoch });
         }
         *self.head.write() = Arc::new(head_view(&self.chain)?);
         Ok(())

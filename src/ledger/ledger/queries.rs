@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use millrace_access::blockchain::records;
+use millrace_administration::engine::EngineStatus;
 use millrace_base::{Address, B256, Block, Bytes, GroupId, NodeId, VerifiedTx};
 use millrace_core::state::codec;
 use millrace_core::storage::{StorageView, height_key};
@@ -151,7 +152,7 @@ impl LedgerView for Ledger {
             view: engine.view,
             to_view: engine.to_view,
             leader_failed: engine.to_view != engine.view,
-            views: epoch.sealers.iter().map(|sealer| (*sealer, engine.view)).collect(),
+            views: epoch.sealers.iter().map(|sealer| (*sealer, view_of(&engine, sealer, &own))).collect(),
             sealers: epoch.sealers.clone(),
         }
     }
@@ -164,5 +165,14 @@ impl LedgerView for Ledger {
         }
         // What sync said last is older than the head.
         SyncStatus { known_highest_number: head.number, known_latest_hash: head.hash, ..status }
+    }
+}
+
+/// The last view heard of a sealer; 0 when nothing was.
+fn view_of(engine: &EngineStatus, sealer: &NodeId, own: &NodeId) -> u64 {
+    match engine.others.iter().find(|other| other.node == *sealer) {
+        Some(other) => other.view,
+        None if sealer == own => engine.view,
+        None => 0,
     }
 }

@@ -23,7 +23,7 @@ use crate::ending::{EndReason, Ending};
 use crate::frame::assembler::{Assembler, Gate, Received};
 use crate::frame::{Header, Malformed, Unit, WireFrame, control};
 use crate::hello::{Binding, Hello, VERSION};
-use crate::limits::{BATCH_BYTES, DRAIN, RETIREMENT, TURN_BYTES};
+use crate::limits::{BATCH_BYTES, DRAIN, MAX_GROUPS_BYTES, RETIREMENT, TURN_BYTES};
 use crate::link::{Link, LinkError, ReadState, Scratch};
 use crate::queue::SendQueue;
 use crate::session::{Direction, Parts, Session, request};
@@ -279,7 +279,8 @@ impl Connection {
     }
 
     fn groups(&mut self, context: &Context<'_>, body: &[u8]) -> Result<(), Ending> {
-        let ids: Vec<u16> = wire::decode(body).map_err(|_| Ending::new(EndReason::Malformed, "a list of groups cannot be decoded"))?;
+        let ids: Vec<u16> = wire::decode_within::<MAX_GROUPS_BYTES, _>(body)
+            .map_err(|_| Ending::new(EndReason::Malformed, "a list of groups cannot be decoded"))?;
         let announced: BTreeSet<GroupId> = ids.into_iter().filter_map(|id| GroupId::new(i64::from(id))).collect();
         match &self.phase {
             Phase::Open(session) => {

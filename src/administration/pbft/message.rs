@@ -10,6 +10,9 @@ use millrace_base::{B256, BlockHeader, BlockSignature, Bytes, Signature, merkle,
 use crate::digest::{DigestWriter, Domain};
 use crate::engine::ProposalHeader;
 
+/// What decoding a message may take: more than any frame between nodes holds, so no length in it can ask for more.
+const MAX_DECODED_BYTES: usize = 32 << 20;
+
 /// First number of every frame; a frame with another one is refused.
 const WIRE_VERSION: u8 = 1;
 
@@ -295,7 +298,8 @@ impl Message {
             Some(other) => return Err(format!("consensus message of version {other}; this node speaks version {WIRE_VERSION}")),
             None => return Err("empty consensus message".into()),
         }
-        wire::decode::<(u8, Self)>(bytes).map(|(_, message)| message).map_err(|error| format!("consensus message: {error}"))
+        let decoded = wire::decode_within::<MAX_DECODED_BYTES, (u8, Self)>(bytes);
+        decoded.map(|(_, message)| message).map_err(|error| format!("consensus message: {error}"))
     }
 }
 

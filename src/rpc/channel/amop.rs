@@ -13,6 +13,9 @@ use millrace_base::wire::{self, WireError};
 use super::frame::Sequence;
 use crate::limits::MAX_PEER_TOPICS;
 
+/// What decoding a peer's message may take: more than any frame between nodes holds, so no length in it can ask for more.
+const MAX_DECODED_BYTES: usize = 32 << 20;
+
 /// Result codes in frames (`spec/client-protocol.md` 3.8).
 pub mod code {
     /// Nobody holds the topic.
@@ -70,7 +73,7 @@ impl PeerMessage {
 
     /// Reads a peer's message. A list of too many topics is cut: it is the peer's own clients that cannot be reached then.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
-        let mut message = wire::decode(bytes)?;
+        let mut message = wire::decode_within::<MAX_DECODED_BYTES, Self>(bytes)?;
         if let Self::Topics { topics, .. } = &mut message {
             topics.truncate(MAX_PEER_TOPICS);
         }

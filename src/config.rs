@@ -168,8 +168,6 @@ pub struct GroupConfig {
     pub pool: PoolConfig,
     /// Least time between two blocks that are not full, milliseconds.
     pub min_block_generation_time_ms: u64,
-    /// How blocks adapt to the load; `None` keeps `tx_count_limit` fixed.
-    pub dynamic_block_size: Option<DynamicBlockSize>,
     /// Requests a second that name this group; `None` is unlimited.
     pub requests_per_second: Option<u64>,
     /// Which clients of the channel port may see the group, and how.
@@ -185,13 +183,6 @@ pub struct PoolConfig {
     pub max_bytes: usize,
     /// How long a transaction may wait, milliseconds.
     pub expiration_ms: u64,
-}
-
-/// `enable_dynamic_block_size` of `group.N.ini`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct DynamicBlockSize {
-    /// `block_size_increase_ratio` in thousandths.
-    pub increase_thousandths: u64,
 }
 
 impl NodeConfig {

@@ -152,8 +152,6 @@ pub fn group_ini() -> &'static str {
 [consensus]
     ; ms between blocks that are not full: 500 without this line; 50 answers in a tenth of the time for a seventh more work at low load
     min_block_generation_time=50
-    enable_dynamic_block_size=true
-    block_size_increase_ratio=0.5
 
 [storage]
     type=rocksdb

@@ -9,7 +9,7 @@ use millrace_base::{ChainId, GroupId};
 use super::channel::{self, GroupClients};
 use super::genesis::GroupGenesis;
 use super::schema::Checked;
-use super::{DynamicBlockSize, GroupConfig, PoolConfig, as_usize, tables};
+use super::{GroupConfig, PoolConfig, as_usize, tables};
 
 /// Groups one node can hold; each has a database with its own files.
 const MAX_GROUPS: usize = 1_000;
@@ -98,8 +98,6 @@ fn group_config(genesis: GroupGenesis, ini: &Checked, data_dir: &Path) -> Result
         let what = format!("consensus.min_block_generation_time={interval_ms} is longer than the group's consensus_timeout");
         return Err(ini.fault("consensus", "min_block_generation_time", what, format!("use a number from 0 to {timeout_ms} (ms)")));
     }
-    let dynamic = ini.flag("consensus", "enable_dynamic_block_size").unwrap_or(true);
-    let increase_thousandths = ini.thousandths("consensus", "block_size_increase_ratio").unwrap_or(500);
     Ok(GroupConfig {
         data_path: data_dir.join(format!("group{}", genesis.group)).join("block"),
         genesis,
@@ -109,7 +107,6 @@ fn group_config(genesis: GroupGenesis, ini: &Checked, data_dir: &Path) -> Result
             expiration_ms,
         },
         min_block_generation_time_ms: interval_ms,
-        dynamic_block_size: dynamic.then_some(DynamicBlockSize { increase_thousandths }),
         requests_per_second: ini.number("flow_control", "limit_req"),
         clients: GroupClients::default(),
     })

@@ -22,7 +22,7 @@ const DEFAULT_MAX_PEERS: usize = 100;
 pub struct P2pConfig {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// Configured peers, `host:port`; host names are resolved at each attempt to connect. The node itself may stand among them.
+    /// Configured peers, `host:port`; host names are resolved when the node starts. The node itself may stand among them.
     pub peers: Vec<String>,
     /// The node's certificate followed by its agency's: `network_security.cert`, `p2p.crt` in the directories that we build.
     pub certificate: PathBuf,

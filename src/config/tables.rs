@@ -177,13 +177,15 @@ pub const GENESIS: &[Section] = &[
 ];
 
 /// `group.N.ini`.
+const FIXED_SIZE: &str = "a block holds what waits, up to the group's tx_count_limit";
+
 pub const GROUP: &[Section] = &[
     section(
         "consensus",
         &[
             used("min_block_generation_time", number(0, 4_294_966_000, "ms")),
-            used("enable_dynamic_block_size", Form::Flag),
-            used("block_size_increase_ratio", Form::Fraction { min_thousandths: 1, max_thousandths: 10_000 }),
+            idle("enable_dynamic_block_size", Form::Flag, FIXED_SIZE),
+            idle("block_size_increase_ratio", Form::Fraction { min_thousandths: 1, max_thousandths: 10_000 }, FIXED_SIZE),
             idle("ttl", number(0, 5, "hops"), DIRECT),
             idle("enable_ttl_optimization", Form::Flag, DIRECT),
             idle("enable_prepare_with_txsHash", Form::Flag, "proposals always carry hashes only"),

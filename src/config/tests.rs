@@ -151,7 +151,6 @@ fn directory_of_2x_is_read_with_its_keys() {
     assert_eq!(group.genesis.sealers, [directory.key.node_id()]);
     assert_eq!(group.genesis.rules, EvmRules::Fisco2 { free_storage: false });
     assert_eq!(group.data_path, directory.path("data/group1/block"));
-    assert_eq!(group.dynamic_block_size, Some(DynamicBlockSize { increase_thousandths: 250 }));
     assert_eq!(group.pool, PoolConfig { max_transactions: 150_000, max_bytes: 512 << 20, expiration_ms: 600_000 });
 }
 

@@ -98,6 +98,7 @@ impl Node {
         let view: Arc<dyn NodeView> = handle.clone();
         let mut http_config = HttpConfig { threads: config.rpc.threads, ..HttpConfig::new(config.rpc.listen) };
         http_config.gateway.quotas = Arc::new(channel_port::quotas(&config));
+        http_config.gateway.peers_a_request = config.p2p.peers_a_request;
         if config.rpc.act_as_group_member {
             http_config.gateway.membership = Membership::Assumed;
         }
@@ -111,7 +112,7 @@ impl Node {
         channel_end.attach(&channel, network.as_deref());
         let watcher = Watcher::new(&config.file, Box::new(Reloaded { handle: Arc::clone(&handle), access })).start()?;
         let http = HttpServer::start(&http_config, Arc::clone(&view))?;
-        let operator = config.operator_listen.map(|listen| OperatorServer::start(listen, view)).transpose()?;
+        let operator = config.operator_listen.map(|listen| OperatorServer::start(listen, view, config.p2p.peers_a_request)).transpose()?;
         Ok(Self { pipeline, http, channel, operator, handle, network, picture, watcher, _lock: lock })
     }
 

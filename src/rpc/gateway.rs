@@ -19,7 +19,7 @@ use crate::channel::topics::TopicBoard;
 use crate::envelope::{self, Answer, Call, Incoming, Outcome, Request};
 use crate::error::RpcError;
 use crate::lenient::{self, TooDeep};
-use crate::limits::{LARGE_BODY_BYTES, MAX_REPLY_BYTES, MAX_WAITING_QUERIES, REQUEST_TIME_LIMIT};
+use crate::limits::{LARGE_BODY_BYTES, MAX_PEER_ARGUMENTS, MAX_REPLY_BYTES, MAX_WAITING_QUERIES, REQUEST_TIME_LIMIT};
 use crate::methods::{self, Context, Handler, Management, Membership, Run};
 use crate::params::{self, Arguments};
 use crate::quota::Quotas;
@@ -35,6 +35,8 @@ pub struct GatewayConfig {
     pub membership: Membership,
     /// Whether this door takes requests that change groups and peers.
     pub management: Management,
+    /// Peers that one `addPeers` or `erasePeers` may name (`p2p.peers_param_limit`).
+    pub peers_a_request: usize,
     /// Bodies whose queries run at the same time.
     pub query_workers: usize,
     /// Time for all requests of a body.
@@ -50,6 +52,7 @@ impl Default for GatewayConfig {
         Self {
             membership: Membership::Required,
             management: Management::Forbidden,
+            peers_a_request: MAX_PEER_ARGUMENTS,
             query_workers: 8,
             time_limit: REQUEST_TIME_LIMIT,
             quotas: Arc::default(),
@@ -122,6 +125,7 @@ impl Gateway {
                 node,
                 membership: config.membership,
                 management: config.management,
+                peers_a_request: config.peers_a_request,
                 topics: config.topics.clone(),
             }),
             quotas: Arc::clone(&config.quotas),

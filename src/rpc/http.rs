@@ -138,7 +138,7 @@ async fn serve(State(entry): State<Arc<Entry>>, request: Request) -> Response {
 
 /// Whether a `Host` header is absent, an address, or a name without dots: a page that had a name server point its own name at this
 /// machine comes with that name, which has dots.
-fn is_local(host: Option<&HeaderValue>) -> bool {
+pub(crate) fn is_local(host: Option<&HeaderValue>) -> bool {
     let Some(host) = host else { return true };
     let Ok(text) = host.to_str() else { return false };
     let is_address = text.parse::<SocketAddr>().is_ok() || text.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();

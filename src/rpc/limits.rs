@@ -44,7 +44,7 @@ pub const MAX_PENDING_SHOWN: usize = 100_000;
 /// Bytes of a client's own text that an error message repeats.
 pub const MAX_ECHO_BYTES: usize = 4_096;
 
-/// Peers in one `addPeers` or `erasePeers` call (`p2p.peers_param_limit`).
+/// Peers in one `addPeers` or `erasePeers` call where `p2p.peers_param_limit` says nothing.
 pub const MAX_PEER_ARGUMENTS: usize = 10;
 
 /// Bytes of one channel frame: as the body of an HTTP request, with its header.

@@ -48,6 +48,8 @@ pub struct Context {
     pub membership: Membership,
     /// Whether groups and peers may be changed.
     pub management: Management,
+    /// Peers that one request may name.
+    pub peers_a_request: usize,
     /// AMOP topics to show.
     pub topics: TopicBoard,
 }

@@ -9,13 +9,14 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use millrace_base::fault::Fault;
 use millrace_ledger::view::NodeView;
 
 use crate::gateway::{Gateway, GatewayConfig};
+use crate::http::is_local;
 use crate::limits::HEAD_TIME_LIMIT;
 use crate::methods::{Management, Membership};
 use crate::server::{Listener, ListenerConfig};
@@ -33,7 +34,7 @@ pub struct OperatorServer(Listener);
 
 impl OperatorServer {
     /// Binds and serves. A taken port is a [`Fault`] of kind network.
-    pub fn start(listen: SocketAddr, node: Arc<dyn NodeView>) -> Result<Self, Fault> {
+    pub fn start(listen: SocketAddr, node: Arc<dyn NodeView>, peers_a_request: usize) -> Result<Self, Fault> {
         let config = ListenerConfig {
             name: "operator",
             key: "the operator port",
@@ -44,11 +45,18 @@ impl OperatorServer {
             max_connections_per_address: MAX_OPERATOR_CONNECTIONS,
             head_time_limit: HEAD_TIME_LIMIT,
         };
-        let gateway_config = GatewayConfig { management: Management::Allowed, membership: Membership::Assumed, ..GatewayConfig::default() };
+        let gateway_config =
+            GatewayConfig { management: Management::Allowed, membership: Membership::Assumed, peers_a_request, ..GatewayConfig::default() };
         let gateway = Arc::new(Gateway::new(Arc::clone(&node), &gateway_config));
-        let answer = move |body: Bytes| {
+        let reach = if listen.ip().is_loopback() { Reach::ThisMachine } else { Reach::Network };
+        let answer = move |headers: HeaderMap, body: Bytes| {
             let gateway = Arc::clone(&gateway);
-            async move { ([(header::CONTENT_TYPE, JSON)], gateway.answer(&body, 0).await) }
+            async move {
+                match comes_from_a_page(&headers, reach) {
+                    true => (StatusCode::FORBIDDEN, "web pages cannot manage a node\n").into_response(),
+                    false => ([(header::CONTENT_TYPE, JSON)], gateway.answer(&body, 0).await).into_response(),
+                }
+            }
         };
         let router = Router::new()
             .route("/", post(answer))
@@ -71,6 +79,20 @@ impl OperatorServer {
     pub fn stop(self, deadline: Duration) {
         self.0.stop(deadline);
     }
+}
+
+/// From where the port can be reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reach {
+    ThisMachine,
+    Network,
+}
+
+/// Whether a browser sent it for a page: the port has no login, so a page that the operator looks at must not get through. Browsers name
+/// the page's origin in every POST; a page that had a name server point its own name at this machine comes with that name as `Host`,
+/// which nobody uses for a port of this machine alone.
+fn comes_from_a_page(headers: &HeaderMap, reach: Reach) -> bool {
+    headers.contains_key(header::ORIGIN) || (reach == Reach::ThisMachine && !is_local(headers.get(header::HOST)))
 }
 
 async fn metrics(State(node): State<Arc<dyn NodeView>>) -> Response {

@@ -14,7 +14,6 @@ use serde_json::value::RawValue;
 use super::{Context, Management};
 use crate::envelope::{Answer, Outcome, members, text};
 use crate::error::RpcError;
-use crate::limits::MAX_PEER_ARGUMENTS;
 use crate::params::{Arguments, elements};
 
 /// Sealers looked at in one `generateGroup`.
@@ -217,8 +216,9 @@ fn change_peers(context: &Context, arguments: &Arguments<'_>, (change, name, not
     let Some(list) = arguments.first_unchecked().filter(|list| list.get().starts_with('[')) else {
         return verdict(code::INVALID_PARAMS, NOT_A_LIST);
     };
-    let Some(peers) = elements(list, MAX_PEER_ARGUMENTS) else {
-        return verdict(code::INTERNAL_ERROR, &format!("refused for too many param peers. peers_param_limit: {MAX_PEER_ARGUMENTS}"));
+    let most = context.peers_a_request;
+    let Some(peers) = elements(list, most) else {
+        return verdict(code::INTERNAL_ERROR, &format!("refused for too many param peers. peers_param_limit: {most}"));
     };
     if peers.is_empty() {
         return verdict(code::INVALID_PARAMS, "failed for empty host list, expect at least one peer");

@@ -224,7 +224,7 @@ fn stop_finishes_running_requests_and_closes_idle_connections() {
 #[test]
 fn operator_port_tells_metrics_life_and_readiness() {
     let Some(world) = world() else { return };
-    let server = OperatorServer::start("127.0.0.1:0".parse().unwrap(), node(&world)).unwrap();
+    let server = OperatorServer::start("127.0.0.1:0".parse().unwrap(), node(&world), 10).unwrap();
     let get = |path: &str| {
         let mut client = Client::connect(server.local_addr());
         client.send(&request("GET", path, "", b""));
@@ -240,6 +240,24 @@ fn operator_port_tells_metrics_life_and_readiness() {
     assert!(reply.status.contains("503") && reply.text().contains("stopped"));
     assert!(get("/other").status.contains("404"));
     server.stop(Duration::from_secs(5));
+}
+
+#[test]
+fn operator_port_manages_groups_for_operators_and_not_for_web_pages() {
+    let Some(world) = world() else { return };
+    let server = OperatorServer::start("127.0.0.1:0".parse().unwrap(), node(&world), 2).unwrap();
+    let send = |headers: &str, method: &str, params: serde_json::Value| {
+        let body = json!({"jsonrpc": "2.0", "method": method, "params": params, "id": 1}).to_string();
+        let mut client = Client::connect(server.local_addr());
+        client.send(&request("POST", "/", headers, body.as_bytes()));
+        client.receive(false).unwrap()
+    };
+    let refused = send("Origin: https://example.org\r\n", "stopGroup", json!([1]));
+    assert!(refused.status.contains("403"), "{refused:?}");
+    assert_eq!(send("", "queryGroupStatus", json!([1])).json()["result"]["status"], "RUNNING");
+    let many = json!([["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]]);
+    assert_eq!(send("", "addPeers", many).json()["result"]["message"], "refused for too many param peers. peers_param_limit: 2");
+    assert_eq!(send("", "stopGroup", json!([1])).json()["result"]["code"], "0x0");
 }
 
 #[test]

@@ -183,6 +183,7 @@ impl<'a> Load<'a> {
     fn send(&self, line: &mut Line<'a>, mut batch: Vec<Prepared>, due: Option<Instant>) -> Outcome {
         let has_room = if due.is_none() { HasRoom::Yes } else { HasRoom::No };
         let node = line.node();
+        let failures = self.group.nodes[node].failures();
         let (sent, resent) = (batch.len() as u64, batch.iter().filter(|item| item.is_resent).count() as u64);
         if let Some(due) = due {
             batch.iter_mut().for_each(|item| item.due = item.due.or(Some(due)));
@@ -206,6 +207,10 @@ impl<'a> Load<'a> {
             }
         };
         self.group.tracker.acknowledged(&outcome.acknowledged, now);
+        if self.group.nodes[node].failures() != failures {
+            // It failed meanwhile, and what it had may have been taken over before this answer was noted.
+            self.supply.give_back(0, self.group.tracker.orphans(Some(node)));
+        }
         if self.phase == Phase::Measured {
             self.group.nodes[node].note(|record| {
                 record.submitted += sent;

@@ -25,6 +25,10 @@ const RESCUES: u32 = 3;
 /// Time without news from the nodes after which rescue begins.
 const SLICE: Duration = Duration::from_secs(1);
 
+/// Time without a commit after which a node that failed is taken to have lost more than was seen: another may have been started again
+/// between two requests. At most half of the patience.
+const QUIET: Duration = Duration::from_secs(5);
+
 /// Runs what the options say, with one transport. `None` after `--presign`: there is nothing to report.
 pub fn run(options: &Options) -> Result<Option<Report>, Fault> {
     options.validate()?;
@@ -176,6 +180,11 @@ impl Run<'_> {
             if rescues < RESCUES && tracker.has_unsure() {
                 rescues += 1;
                 orphans.extend(tracker.orphans(None));
+            }
+            let is_quiet = last_news.elapsed() >= QUIET.min(patience / 2) && tracker.awaited() > 0;
+            if is_quiet && rescues < RESCUES && group.nodes.iter().any(|node| node.failures() > 0) {
+                rescues += 1;
+                (0..group.nodes.len()).for_each(|index| orphans.extend(tracker.orphans(Some(index))));
             }
             if orphans.is_empty() && is_settled {
                 return;

@@ -36,6 +36,8 @@ enum Fault {
     IsAlwaysFull,
     /// Of several nodes the first ends after its 100th transfer, with what it had not committed.
     Dies,
+    /// The same, and the others forget what they had not committed, as if started again between two requests.
+    DiesAmongForgetful,
     /// Of several nodes the second has another state.
     Forks,
     /// Of several nodes the first does not show the last block.
@@ -105,9 +107,11 @@ fn serve(stream: TcpStream, index: usize, node: &Mutex<Node>, is_dead: &AtomicBo
         let answer = {
             let mut node = node.lock().unwrap();
             let answer = node.answer(index, &serde_json::from_slice(&body).unwrap()).to_string();
-            if node.fault == Fault::Dies && index == 0 && node.transfers + node.pending.len() as u64 > 100 {
+            let dies = matches!(node.fault, Fault::Dies | Fault::DiesAmongForgetful);
+            if dies && index == 0 && node.transfers + node.pending.len() as u64 > 100 {
                 is_dead.store(true, Ordering::Release);
-                node.pending.retain(|(owner, _)| *owner != 0);
+                let forgets_all = node.fault == Fault::DiesAmongForgetful;
+                node.pending.retain(|(owner, _)| *owner != 0 && !forgets_all);
             }
             answer
         };
@@ -310,6 +314,12 @@ fn what_a_dying_node_had_is_taken_over_by_another_and_the_node_is_named() {
         // It is not there at the end, so it cannot be compared.
         assert!(!report.is_good() && findings(&json).contains("does not answer"), "{more}: {json:#}");
     }
+}
+
+#[test]
+fn what_nodes_forgot_without_a_sign_is_sent_again_when_another_was_seen_to_fail() {
+    let (_, json) = run_nodes(Fault::DiesAmongForgetful, 2, "--in-flight 60 --timeout 6");
+    assert_eq!((json["committed"].as_u64(), json["checks"]["receipts"].as_str()), (Some(300), Some("ok")), "{json:#}");
 }
 
 #[test]

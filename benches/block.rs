@@ -45,6 +45,7 @@ impl Chain {
             tx_gas_limit: 300_000_000,
             consensus_timeout_s: 3,
             rules,
+            state: millrace_core::StateKind::Storage,
             mark: "bench".into(),
         };
         let config = LedgerConfig {
@@ -80,7 +81,7 @@ impl Chain {
 
     fn execute(&mut self, transactions: Vec<VerifiedTx>) -> ExecutedBlock {
         let head = self.ledger.chain().head();
-        let accumulator = self.ledger.chain().accumulator().expect("in memory");
+        let commitment = self.ledger.chain().commitment().expect("in memory");
         let order = BlockOrder {
             parent_hash: head.hash,
             number: head.header.number + 1,
@@ -90,16 +91,18 @@ impl Chain {
             sealer_list: vec![key().node_id()],
             transactions,
             state: self.ledger.chain().state(),
-            accumulator: &accumulator,
+            commitment: &commitment,
             hashes: self.ledger.chain(),
         };
         self.executor.execute(order).expect("storage works")
     }
 
     fn apply(&mut self, transactions: Vec<VerifiedTx>) -> Block {
-        let ExecutedBlock { block, writes, accumulator, .. } = self.execute(transactions);
+        let ExecutedBlock { block, writes, nodes, commitment } = self.execute(transactions);
         assert!(block.receipts.iter().all(|receipt| receipt.status == 0), "set-up succeeds");
-        self.ledger.commit(&[Commit { block: Arc::new(block.clone()), writes, accumulator, epoch_start: None }]).expect("storage works");
+        self.ledger
+            .commit(&[Commit { block: Arc::new(block.clone()), writes, nodes, commitment, epoch_start: None }])
+            .expect("storage works");
         block
     }
 
@@ -162,7 +165,13 @@ fn next(template: &Commit, chain: &Chain) -> Commit {
     let head = chain.ledger.chain().head();
     let header = BlockHeader { parent_hash: head.hash, number: head.header.number + 1, ..template.block.header.clone() };
     let block = Block { hash: header.hash(), header, ..(*template.block).clone() };
-    Commit { block: Arc::new(block), writes: template.writes.clone(), accumulator: template.accumulator.clone(), epoch_start: None }
+    Commit {
+        block: Arc::new(block),
+        writes: template.writes.clone(),
+        nodes: Vec::new(),
+        commitment: template.commitment.clone(),
+        epoch_start: None,
+    }
 }
 
 /// Committing a block of token payments: encoding, the batch, the sync if there is one, caches and the pool.
@@ -173,8 +182,8 @@ pub fn commit(criterion: &mut Criterion) {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut chain = Chain::new(open(directory.path()), durability);
         let transactions = chain.tokens();
-        let ExecutedBlock { block, writes, accumulator, .. } = chain.execute(transactions);
-        let template = Commit { block: Arc::new(block), writes, accumulator, epoch_start: None };
+        let ExecutedBlock { block, writes, nodes, commitment } = chain.execute(transactions);
+        let template = Commit { block: Arc::new(block), writes, nodes, commitment, epoch_start: None };
         group.bench_function(name, |bencher| {
             // One at a time: a block names the one before.
             let work = |block: Commit| chain.ledger.commit(&[block]).expect("storage works");

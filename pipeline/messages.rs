@@ -87,7 +87,7 @@ pub struct Executed {
     pub group: GroupId,
     /// Number of the [`ToExecute::Run`] it answers.
     pub run: u64,
-    /// The block without signatures, what it writes, and the accumulator after it.
+    /// The block without signatures, what it writes, and the commitment to the state after it.
     pub block: ExecutedBlock,
     /// The epoch from the next height on, when this block changed it.
     pub next_epoch: Option<Epoch>,
@@ -192,8 +192,8 @@ pub enum ToNotify {
 
 /// Attaches the signatures that made an executed block final.
 pub fn seal(executed: Executed, signatures: Vec<BlockSignature>) -> Commit {
-    let ExecutedBlock { mut block, writes, accumulator, .. } = executed.block;
+    let ExecutedBlock { mut block, writes, nodes, commitment } = executed.block;
     block.signatures = signatures;
     let epoch_start = executed.next_epoch.map(|epoch| epoch.start);
-    Commit { block: Arc::new(block), writes, accumulator, epoch_start }
+    Commit { block: Arc::new(block), writes, nodes, commitment, epoch_start }
 }

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use millrace_base::fault::Fault;
 use millrace_base::{ChainId, GroupId, KeyPair, NodeId};
+use millrace_core::StateKind;
 use millrace_vm::EvmRules;
 
 use crate::certificates::{Algorithm, Authority, KeySource, Leaf, Validity};
@@ -108,6 +109,8 @@ pub struct ChainPlan {
     pub days: u32,
     /// Rules of the groups' machine.
     pub rules: EvmRules,
+    /// How the groups keep their state.
+    pub state: StateKind,
     /// Timestamp of the genesis blocks, milliseconds.
     pub timestamp_ms: u64,
     /// Who can reach the nodes.
@@ -348,7 +351,7 @@ fn write_groups(plan: &ChainPlan, node: &PlannedNode, nodes: &[PlannedNode], con
     for group in &node.groups {
         let mut sealers: Vec<NodeId> = nodes.iter().filter(|other| other.groups.contains(group)).map(|other| other.key.node_id()).collect();
         sealers.sort_unstable();
-        let genesis = templates::group_genesis(*group, plan.timestamp_ms, &sealers, plan.rules);
+        let genesis = templates::group_genesis(*group, plan.timestamp_ms, &sealers, plan.rules, plan.state);
         write_group(conf, *group, &genesis, templates::group_ini())?;
     }
     Ok(())

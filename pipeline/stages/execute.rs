@@ -12,9 +12,8 @@ use millrace_access::verifier::{BlockExecutor, BlockOrder, ExecutedBlock};
 use millrace_administration::{Epoch, Proposal};
 use millrace_base::{B256, GroupId};
 use millrace_core::overlay::{Layer, LayeredState, Writes};
-use millrace_core::root::StateAccumulator;
 use millrace_core::table::system;
-use millrace_core::{StateKey, StorageError};
+use millrace_core::{StateCommitment, StateKey, StorageError};
 use millrace_ledger::Ledger;
 use millrace_ledger::ledger::epoch_at;
 use millrace_vm::BlockHashes;
@@ -26,7 +25,7 @@ use crate::runtime::{Batch, Sender, Stage};
 struct Ahead {
     hash: B256,
     layer: Arc<Layer>,
-    accumulator: StateAccumulator,
+    commitment: StateCommitment,
 }
 
 /// One group in the stage.
@@ -36,8 +35,8 @@ struct GroupExecution {
     epoch: Epoch,
     /// By height, without gaps, from the first height that is not durable.
     ahead: BTreeMap<u64, Ahead>,
-    /// The last durable block this stage knows of: hash and accumulator.
-    base: (u64, B256, StateAccumulator),
+    /// The last durable block this stage knows of: hash and commitment.
+    base: (u64, B256, StateCommitment),
     /// Height that ended an epoch, and that epoch: what was ordered above it is void and will be declared so. If the height itself is
     /// void, the epoch goes on.
     ended: Option<(u64, Epoch)>,
@@ -61,7 +60,7 @@ impl BlockHashes for Hashes<'_> {
 impl GroupExecution {
     fn new(ledger: Arc<Ledger>) -> Result<Self, StorageError> {
         let head = ledger.chain().head();
-        let base = (head.header.number, head.hash, ledger.chain().accumulator()?);
+        let base = (head.header.number, head.hash, ledger.chain().commitment()?);
         let (executor, epoch) = (BlockExecutor::new(ledger.rules()), (*ledger.epoch()).clone());
         Ok(Self { ledger, executor, epoch, ahead: BTreeMap::new(), base, ended: None })
     }
@@ -74,8 +73,8 @@ impl GroupExecution {
     fn run(&mut self, proposal: Proposal) -> Result<(ExecutedBlock, Option<Epoch>), StorageError> {
         let state = self.state();
         let Self { ledger, executor, epoch, ahead, base, .. } = self;
-        let (tip, parent_hash, accumulator) = match ahead.last_key_value() {
-            Some((height, ahead)) => (*height, ahead.hash, &ahead.accumulator),
+        let (tip, parent_hash, commitment) = match ahead.last_key_value() {
+            Some((height, ahead)) => (*height, ahead.hash, &ahead.commitment),
             None => (base.0, base.1, &base.2),
         };
         let number = proposal.header.height;
@@ -89,11 +88,11 @@ impl GroupExecution {
             sealer_list: epoch.sealers.clone(),
             transactions: proposal.transactions,
             state,
-            accumulator,
+            commitment,
             hashes: &Hashes { ledger, ahead },
         })?;
-        let layer = Arc::new(Layer::new(&block.writes));
-        self.ahead.insert(number, Ahead { hash: block.block.hash, layer, accumulator: block.accumulator.clone() });
+        let layer = Arc::new(Layer::new(&block.writes, &block.nodes));
+        self.ahead.insert(number, Ahead { hash: block.block.hash, layer, commitment: block.commitment.clone() });
         let next_epoch = self.changed_epoch(number, &block.writes)?;
         if let Some(epoch) = &next_epoch {
             self.ended = Some((number, std::mem::replace(&mut self.epoch, epoch.clone())));
@@ -124,7 +123,7 @@ impl GroupExecution {
     fn committed(&mut self, height: u64) {
         while let Some(entry) = self.ahead.first_entry().filter(|entry| *entry.key() <= height) {
             let (height, ahead) = entry.remove_entry();
-            self.base = (height, ahead.hash, ahead.accumulator);
+            self.base = (height, ahead.hash, ahead.commitment);
         }
     }
 }

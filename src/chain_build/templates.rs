@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use millrace_base::{ChainId, GroupId, NodeId};
+use millrace_core::StateKind;
 use millrace_vm::EvmRules;
 
 use super::node_files::NetworkPlace;
@@ -115,7 +116,7 @@ pub fn config_ini(node: &NodeText<'_>) -> String {
 }
 
 /// `group.N.genesis`.
-pub fn group_genesis(group: GroupId, timestamp_ms: u64, sealers: &[NodeId], rules: EvmRules) -> String {
+pub fn group_genesis(group: GroupId, timestamp_ms: u64, sealers: &[NodeId], rules: EvmRules, state: StateKind) -> String {
     let sealers = sealers.iter().enumerate().fold(String::new(), |mut text, (index, sealer)| {
         writeln!(text, "    node.{index}={sealer}").expect("writing to a string cannot fail");
         text
@@ -134,7 +135,8 @@ pub fn group_genesis(group: GroupId, timestamp_ms: u64, sealers: &[NodeId], rule
     consensus_timeout=3
 {sealers}
 [state]
-    type=storage
+    ; storage: latest values; mpt: Ethereum's tries, every block's accounts stay readable and provable
+    type={state}
 [tx]
     gas_limit=300000000
 [group]

@@ -15,6 +15,7 @@ use indicatif::ProgressBar;
 use millrace_base::clock::{Clock, SystemClock};
 use millrace_base::fault::{Fault, FaultKind};
 use millrace_base::{ChainId, GroupId};
+use millrace_core::StateKind;
 use millrace_vm::EvmRules;
 
 use crate::chain_build::{self, ChainPlan, Machine, Placement, Ports, Program, Reach};
@@ -103,6 +104,9 @@ pub struct BuildArguments {
     /// Consensus.
     #[arg(short = 'c', long, value_name = "TYPE", default_value = "pbft")]
     consensus: String,
+    /// State: storage (latest values), or mpt (Ethereum's tries: history and proofs).
+    #[arg(long, value_name = "TYPE", default_value_t = StateKind::Storage)]
+    state: StateKind,
     /// Storage.
     #[arg(short = 's', long, value_name = "TYPE", default_value = "rocksdb")]
     storage: String,
@@ -159,6 +163,7 @@ fn build(arguments: BuildArguments) -> Result<ExitCode, Fault> {
         rpc_ip: IpAddr::V4(if arguments.public_rpc { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST }),
         days: arguments.days,
         rules: arguments.rules.chosen()?.unwrap_or_default(),
+        state: arguments.state,
         timestamp_ms: SystemClock.now_ms(),
         reach: Reach::Network,
         program: Program::Copy(program),

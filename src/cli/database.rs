@@ -94,9 +94,9 @@ fn verify(selection: &Selection) -> Result<ExitCode, Fault> {
         let started = Instant::now();
         match verify_with_progress(&name, &storage) {
             Ok(report) => {
-                let Report { height, head, transactions, state_values, state_root } = report;
+                let Report { height, head, transactions, state_values, state_root, state } = report;
                 super::print(&format!(
-                    "{name}: clean: blocks 0 to {height}, {transactions} transactions, {state_values} state values, head {head}, state root {state_root} ({:.1} s)\n",
+                    "{name}: clean: blocks 0 to {height}, {transactions} transactions, {state_values} values of {state} state, head {head}, state root {state_root} ({:.1} s)\n",
                     started.elapsed().as_secs_f64()
                 ))?;
             }

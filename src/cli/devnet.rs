@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use clap::Args;
 use millrace_base::fault::{Fault, FaultKind};
+use millrace_core::StateKind;
 
 use super::chain::{RulesArguments, parse_placement, refuse_lacking};
 use super::run::{STOP_DEADLINE, StopSignals, log_notes};
@@ -60,9 +61,9 @@ pub struct DevnetArguments {
     /// Consensus: pbft.
     #[arg(long, value_name = "TYPE", default_value = "pbft")]
     consensus: String,
-    /// State: storage.
-    #[arg(long, value_name = "TYPE", default_value = "storage")]
-    state: String,
+    /// State: storage (latest values), or mpt (Ethereum's tries: history and proofs) [default: storage, or what the directory has].
+    #[arg(long, value_name = "TYPE")]
+    state: Option<StateKind>,
     /// Storage: rocksdb.
     #[arg(long, value_name = "TYPE", default_value = "rocksdb")]
     storage: String,
@@ -135,7 +136,6 @@ fn refuse(what: impl Into<String>, remedy: impl Into<String>) -> Fault {
 
 fn refuse_what_is_not_there_yet(arguments: &DevnetArguments) -> Result<(), Fault> {
     refuse_lacking("consensus", &arguments.consensus, "pbft")?;
-    refuse_lacking("state", &arguments.state, "storage")?;
     refuse_lacking("storage", &arguments.storage, "rocksdb")
 }
 
@@ -177,7 +177,14 @@ mod tests {
         assert_eq!(started.groups, built.groups);
         assert_eq!(started.rpc.listen.port(), 9600);
         assert_eq!(started.operator_listen.unwrap().port(), 10600);
-        for other in [&["--groups", "3"][..], &["--evm", "cancun"], &["--free-storage"], &["--nodes", "2"], &["--group", "2=node0"]] {
+        for other in [
+            &["--groups", "3"][..],
+            &["--evm", "cancun"],
+            &["--state", "mpt"],
+            &["--free-storage"],
+            &["--nodes", "2"],
+            &["--group", "2=node0"],
+        ] {
             let message = prepare(&arguments(&dir, other)).err().unwrap().to_string();
             assert!(message.contains("was asked for"), "{message}");
         }
@@ -223,11 +230,7 @@ mod tests {
     #[test]
     fn what_is_not_there_yet_is_refused_with_what_is() {
         let dir = Path::new("/nonexistent");
-        for (more, word) in [
-            (["--consensus", "raft"], "supported: pbft"),
-            (["--state", "mpt"], "supported: storage"),
-            (["--storage", "mysql"], "supported: rocksdb"),
-        ] {
+        for (more, word) in [(["--consensus", "raft"], "supported: pbft"), (["--storage", "mysql"], "supported: rocksdb")] {
             let message = refuse_what_is_not_there_yet(&arguments(dir, &more)).unwrap_err().to_string();
             assert!(message.contains(word), "{message}");
         }

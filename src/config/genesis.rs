@@ -7,6 +7,7 @@ use std::fmt::Write;
 use millrace_base::fault::Fault;
 use millrace_base::limits::{DEFAULT_TX_COUNT_LIMIT, DEFAULT_TX_GAS_LIMIT};
 use millrace_base::{ChainId, GroupId, NodeId};
+use millrace_core::StateKind;
 use millrace_ledger::view::ConsensusKind;
 use millrace_vm::EvmRules;
 
@@ -17,13 +18,6 @@ const FREE_STORAGE_FLAG: u64 = 1 << 63;
 
 /// Default of `consensus.consensus_timeout`, seconds.
 const DEFAULT_CONSENSUS_TIMEOUT_S: u64 = 3;
-
-/// How a group keeps its state.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum StateKind {
-    /// Latest values in tables.
-    Storage,
-}
 
 /// The immutable part of a group's configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -74,7 +68,7 @@ impl GroupGenesis {
             tx_gas_limit: ini.number("tx", "gas_limit").unwrap_or(DEFAULT_TX_GAS_LIMIT),
             consensus_timeout_s: ini.number("consensus", "consensus_timeout").unwrap_or(DEFAULT_CONSENSUS_TIMEOUT_S),
             rules: rules(ini)?,
-            state: StateKind::Storage,
+            state: ini.text("state", "type").map_or(StateKind::Storage, |text| text.parse().expect("checked by the schema")),
         })
     }
 
@@ -90,9 +84,7 @@ impl GroupGenesis {
             ConsensusKind::Raft => "raft",
             ConsensusKind::Rpbft => "rpbft",
         };
-        let state = match self.state {
-            StateKind::Storage => "storage",
-        };
+        let state = self.state;
         let flags = match self.rules {
             EvmRules::Fisco2 { free_storage: true } => FREE_STORAGE_FLAG,
             EvmRules::Fisco2 { free_storage: false } | EvmRules::Fork(_) => 0,

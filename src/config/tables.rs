@@ -163,7 +163,7 @@ pub const GENESIS: &[Section] = &[
             idle("max_elect_time", number(1, 1 << 32, "ms"), "it belongs to raft"),
         ],
     ),
-    section("state", &[used("type", Form::Choice { supported: &["storage"], lacking: &["mpt"] })]),
+    section("state", &[used("type", Form::Choice { supported: &["storage", "mpt"], lacking: &[] })]),
     section("tx", &[used("gas_limit", number(100_000, MAX_SETTING, "gas"))]),
     section("group", &[used("id", number(1, 32_767, "group id")), used("timestamp", number(0, MAX_SETTING, "ms since 1970"))]),
     section("evm", &[used("enable_free_storage", Form::Flag), used("rules", Form::Text)]),

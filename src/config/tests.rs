@@ -229,7 +229,7 @@ fn wrong_keys_and_values_are_refused_with_place_and_remedy() {
         (config, "group_config_path=conf/", "group_config_path=none/", &["cannot list", "group.group_config_path"]),
         (genesis, "consensus_type=pbft", "consensus_type=raft", &["consensus.consensus_type=raft is not supported", "supported: pbft"]),
         (genesis, "consensus_type=pbft", "consensus_type=pbtf", &["one of: pbft"]),
-        (genesis, "type=storage", "type=mpt", &["state.type=mpt is not supported", "supported: storage"]),
+        (genesis, "type=storage", "type=mtp", &["one of: storage, mpt"]),
         (genesis, "consensus_timeout=3", "consensus_timeout=2", &["3 to 4294966 (seconds)"]),
         (genesis, "gas_limit=300000000", "gas_limit=99999", &["100000 to"]),
         (genesis, "max_trans_num=1000", "max_trans_num=0", &["a number from 1"]),
@@ -362,7 +362,7 @@ fn genesis_of(sealer: &str, rules: EvmRules) -> GroupGenesis {
         tx_gas_limit: 300_000_000,
         consensus_timeout_s: 3,
         rules,
-        state: genesis::StateKind::Storage,
+        state: millrace_core::StateKind::Storage,
     }
 }
 

@@ -13,7 +13,7 @@ use std::path::Path;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum Space {
-    /// Height marker, genesis hash, format version, root accumulator, counters.
+    /// Height marker, genesis hash, format version, state commitment, counters.
     Meta = b'm',
     /// Height (8 bytes, big-endian) to header and signatures.
     Header = b'h',
@@ -29,12 +29,23 @@ pub enum Space {
     TransactionIndex = b't',
     /// Encoded [`crate::StateKey`] to encoded [`crate::StateValue`].
     State = b's',
+    /// Hash of a trie node to its RLP, with `state.type=mpt`. Nodes are added, never changed or deleted.
+    Trie = b'p',
 }
 
 impl Space {
     /// All spaces, for scans over a whole database.
-    pub const ALL: [Space; 8] =
-        [Space::Meta, Space::Header, Space::Body, Space::Receipts, Space::Nonces, Space::BlockIndex, Space::TransactionIndex, Space::State];
+    pub const ALL: [Space; 9] = [
+        Space::Meta,
+        Space::Header,
+        Space::Body,
+        Space::Receipts,
+        Space::Nonces,
+        Space::BlockIndex,
+        Space::TransactionIndex,
+        Space::State,
+        Space::Trie,
+    ];
 
     /// The position in [`Self::ALL`].
     pub fn index(self) -> usize {

@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use millrace_access::blockchain::Commit;
 use millrace_base::{B256, Block, BlockHeader, Bytes, GroupId, NodeId};
-use millrace_core::root::StateAccumulator;
 use millrace_core::state::StateReader;
 use millrace_core::table::system::{self, GenesisState};
-use millrace_core::{StateKey, StateValue, StorageError};
+use millrace_core::{StateCommitment, StateKey, StateKind, StateValue, StorageError};
 use millrace_vm::EvmRules;
 
 /// The immutable part of a group's configuration.
@@ -29,6 +28,8 @@ pub struct Genesis {
     pub consensus_timeout_s: u64,
     /// Rules of the group's machine.
     pub rules: EvmRules,
+    /// How state is kept.
+    pub state: StateKind,
     /// The group mark: text in the extra data of block 0 that names all of the above as 2.x does.
     pub mark: String,
 }
@@ -63,11 +64,10 @@ impl Genesis {
             [("tx_count_limit", self.tx_count_limit), ("tx_gas_limit", self.tx_gas_limit), ("consensus_timeout", self.consensus_timeout_s)];
         let config = config.into_iter().map(|(key, value)| (key.to_owned(), value.to_string())).collect();
         let writes = system::genesis_writes(&GenesisState { sealers: self.sealers.clone(), config });
-        let mut accumulator = StateAccumulator::new();
-        accumulator.update(&Nothing, &writes)?;
+        let (commitment, nodes) = StateCommitment::empty(self.state).after(&Nothing, &writes)?;
         let header = self.header();
         let hash = header.hash();
         let block = Arc::new(Block { header, hash, signatures: Vec::new(), transactions: Vec::new(), receipts: Vec::new() });
-        Ok(Commit { block, writes, accumulator, epoch_start: None })
+        Ok(Commit { block, writes, nodes, commitment, epoch_start: None })
     }
 }

@@ -14,7 +14,7 @@ use millrace_access::txpool::{PoolConfig, TxPool};
 use millrace_administration::Epoch;
 use millrace_administration::engine::EngineStatus;
 use millrace_administration::sync::SyncProgress;
-use millrace_base::{B256, Block, ChainId, GroupId, KeyPair, VerifiedTx};
+use millrace_base::{B256, Block, BlockHeader, ChainId, GroupId, KeyPair, VerifiedTx};
 use millrace_core::state::StateReader;
 use millrace_core::storage::StorageView;
 use millrace_core::table::system::{self, Members};
@@ -384,9 +384,12 @@ fn check_head(chain: &BlockChain, group: GroupId) -> Result<(), OpenError> {
     }
     let block = chain.block(head.header.number)?.ok_or_else(|| damaged("it is missing".into()))?;
     crate::verify::check_roots(&block).map_err(damaged)?;
-    let root = chain.accumulator()?.root();
-    if root != head.header.state_root {
-        return Err(damaged(format!("its header has state root {}, the stored state has {root}", head.header.state_root)));
+    let commitment = chain.commitment()?;
+    let (state_root, db_hash) = (commitment.state_root(), commitment.db_hash());
+    if (state_root, db_hash) != (head.header.state_root, head.header.db_hash) {
+        let BlockHeader { state_root: named, db_hash: named_hash, .. } = head.header;
+        let detail = format!("its header has state root {named} and dbHash {named_hash}, the stored state has {state_root} and {db_hash}");
+        return Err(damaged(detail));
     }
     Ok(())
 }

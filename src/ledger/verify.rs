@@ -1,20 +1,20 @@
 //! Checks a whole database: `millrace db verify`.
 //!
 //! Every block from 0 to the head: parent hash, transactions root, receipts root, each transaction's signature, the signatures of a
-//! quorum of distinct sealers, the indices; and the state: its root recomputed from every stored value and compared with the header
-//! of the head. Reads only; memory is bounded by one block.
+//! quorum of distinct sealers, the indices, with tries every node it added; and the state: its commitment recomputed from every stored
+//! value ([`state`]) and compared with the header of the head. Reads only; memory is bounded by one block.
+
+mod state;
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use millrace_access::blockchain::{read_block, records};
 use millrace_administration::Epoch;
 use millrace_base::crypto::recover;
 use millrace_base::{B256, Block, merkle};
-use millrace_core::root::StateAccumulator;
-use millrace_core::state::codec;
-use millrace_core::{Space, Storage, StorageError};
+use millrace_core::trie::EMPTY_ROOT;
+use millrace_core::{Space, StateKind, Storage, StorageError, mpt};
 
 /// How far a check has got, for a progress bar.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +38,8 @@ pub struct Report {
     pub state_values: u64,
     /// The recomputed state root.
     pub state_root: B256,
+    /// How state is kept.
+    pub state: StateKind,
 }
 
 /// The first thing found wrong.
@@ -58,8 +60,10 @@ pub enum VerifyError {
         detail: String,
     },
     /// The state is not what the head's header says.
-    #[error("state root of block {number} is {header}, but the stored values give {computed}")]
+    #[error("{root} of block {number} is {header}, but the stored values give {computed}")]
     State {
+        /// `state root` or `dbHash`.
+        root: &'static str,
         /// Height of the head.
         number: u64,
         /// In the header.
@@ -73,23 +77,42 @@ pub enum VerifyError {
 pub fn verify_database(storage: &Arc<dyn Storage>, progress: &mut dyn FnMut(Progress)) -> Result<Report, VerifyError> {
     storage.verify()?;
     let height = storage.height()?.ok_or(VerifyError::Empty)?;
+    let kind = state::kind(&**storage)?;
     let (mut parent, mut transactions) = (None, 0);
     for number in 0..=height {
         let fault = |detail: String| VerifyError::Block { number, detail };
         let block = read_block(&**storage, number)?.ok_or_else(|| fault("it is missing".into()))?;
-        check_block(&block, number, parent).map_err(fault)?;
+        check_block(&block, number, parent.as_ref()).map_err(fault)?;
         check_indices(&**storage, &block)?.map_err(fault)?;
+        if let (StateKind::Mpt, Some(parent)) = (kind, &parent) {
+            check_tries(&**storage, parent, &block).map_err(|error| fault(error.to_string()))?;
+        }
         transactions += block.transactions.len() as u64;
         parent = Some(block);
         progress(Progress::Blocks(number + 1, height + 1));
     }
     let head = parent.ok_or(VerifyError::Empty)?;
-    let (state_values, state_root) = recompute_state(&**storage, progress)?;
+    let (state_values, commitment) = state::recompute(&**storage, kind, &head, progress)?;
     // Block 0 carries zero roots, as in 2.x.
-    if height > 0 && state_root != head.header.state_root {
-        return Err(VerifyError::State { number: height, header: head.header.state_root, computed: state_root });
+    let roots = [("state root", head.header.state_root, commitment.state_root()), ("dbHash", head.header.db_hash, commitment.db_hash())];
+    for (root, header, computed) in roots {
+        if height > 0 && header != computed {
+            return Err(VerifyError::State { root, number: height, header, computed });
+        }
     }
-    Ok(Report { height, head: head.hash, transactions, state_values, state_root })
+    let state_root = commitment.state_root();
+    Ok(Report { height, head: head.hash, transactions, state_values, state_root, state: kind })
+}
+
+/// Root of a block's account trie. Block 0 has no accounts, and zero in its header.
+fn account_root(block: &Block) -> B256 {
+    if block.header.number == 0 { EMPTY_ROOT } else { block.header.state_root }
+}
+
+/// Every node that a block added to the tries must be there, and be what its hash says.
+fn check_tries(storage: &dyn Storage, parent: &Block, block: &Block) -> Result<(), StorageError> {
+    let read = |hash: &B256| Ok(storage.get(Space::Trie, hash.as_slice())?.map(Into::into));
+    mpt::check(account_root(parent), account_root(block), &read).map(drop)
 }
 
 /// Recomputes the Merkle roots of a block.
@@ -109,7 +132,7 @@ fn expect_root(name: &str, header: B256, computed: B256) -> Result<(), String> {
     if header == computed { Ok(()) } else { Err(format!("{name} in the header is {header}, the content gives {computed}")) }
 }
 
-fn check_block(block: &Block, number: u64, parent: Option<Block>) -> Result<(), String> {
+fn check_block(block: &Block, number: u64, parent: Option<&Block>) -> Result<(), String> {
     let header = &block.header;
     if header.number != number {
         return Err(format!("its header says height {}", header.number));
@@ -166,28 +189,4 @@ fn check_indices(storage: &dyn Storage, block: &Block) -> Result<Result<(), Stri
         }
     }
     Ok(Ok(()))
-}
-
-fn recompute_state(storage: &dyn Storage, progress: &mut dyn FnMut(Progress)) -> Result<(u64, B256), VerifyError> {
-    let (mut accumulator, mut count, mut fault) = (StateAccumulator::new(), 0_u64, None);
-    storage.scan(Space::State, &[], &[], &mut |key, value| {
-        let decoded = codec::decode_key(key).and_then(|key| codec::decode_value(&key, value).map(|value| (key, value)));
-        match decoded {
-            Ok((key, value)) => accumulator.replace(&key, None, Some(&value)),
-            Err(error) => {
-                fault = Some(error);
-                return ControlFlow::Break(());
-            }
-        }
-        count += 1;
-        if count.is_multiple_of(4096) {
-            progress(Progress::State(count));
-        }
-        ControlFlow::Continue(())
-    })?;
-    progress(Progress::State(count));
-    match fault {
-        Some(error) => Err(error.into()),
-        None => Ok((count, accumulator.root())),
-    }
 }

@@ -29,6 +29,9 @@ pub const BODY_PERMIT_BYTES: usize = 1 << 10;
 /// Parameters looked at in one request; no method declares more than five.
 pub const MAX_ARGUMENTS: usize = 8;
 
+/// Slots proven in one request: some 10 KB of reply each.
+pub const MAX_PROOF_SLOTS: usize = 256;
+
 /// Bytes of replies in one batch after which its further requests are refused: a batch could ask for the same large block 10,000 times.
 pub const MAX_REPLY_BYTES: usize = 64 << 20;
 

@@ -183,7 +183,7 @@ impl Oracle {
         let mut sum = 0;
         for account in 0..=ACCOUNTS {
             let data = clients::balance_query(account);
-            let request = CallRequest { from: clients::bank(), to: clients::bank(), data, value: U256::ZERO };
+            let request = CallRequest { from: clients::bank(), to: clients::bank(), data, value: U256::ZERO, number: None };
             let output = ledger.call(request).map_err(|error| error.to_string())?.output;
             let mut values = Decoder::new(&output);
             let (code, balance) = (values.uint().unwrap_or_default(), values.uint().unwrap_or_default());

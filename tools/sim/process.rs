@@ -207,6 +207,7 @@ impl Process {
             tx_gas_limit: 300_000_000,
             consensus_timeout_s: options.timeout_s,
             rules: millrace_vm::EvmRules::default(),
+            state: millrace_core::StateKind::Storage,
             mark: format!("sim-{}-{group}", options.seed),
         };
         LedgerConfig {

@@ -11,7 +11,7 @@ use super::{ChainHead, Commit, Totals, records};
 /// Keys in [`Space::Meta`].
 pub(super) mod meta {
     pub const GENESIS: &[u8] = b"genesis-hash";
-    pub const ACCUMULATOR: &[u8] = b"root-accumulator";
+    pub const COMMITMENT: &[u8] = b"root-accumulator";
     pub const TOTALS: &[u8] = b"totals";
     pub const EPOCH: &[u8] = b"epoch-start";
 }
@@ -29,7 +29,7 @@ pub(super) fn encode(commit: &Commit, totals: Totals) -> (Batch, ChainHead) {
     if number == 0 {
         batch.put(Space::Meta, meta::GENESIS, block.hash.to_vec());
     }
-    batch.put(Space::Meta, meta::ACCUMULATOR, commit.accumulator.to_bytes());
+    batch.put(Space::Meta, meta::COMMITMENT, commit.commitment.to_bytes());
     batch.put(Space::Meta, meta::TOTALS, wire::encode(&totals));
     batch.put(Space::Header, key, records::encode_header(&block.header, &block.signatures));
     batch.put(Space::Body, key, records::pack(block.transactions.iter().map(records::encode_transaction)));
@@ -50,6 +50,9 @@ pub(super) fn encode(commit: &Commit, totals: Totals) -> (Batch, ChainHead) {
             Some(value) => batch.put(Space::State, encoded, codec::encode_value(value)),
             None => batch.delete(Space::State, encoded),
         }
+    }
+    for (hash, node) in &commit.nodes {
+        batch.put(Space::Trie, hash.to_vec(), node.to_vec());
     }
     (batch, ChainHead { header: block.header.clone(), hash: block.hash, totals })
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use millrace_base::{B256, Block, BlockHeader, NodeId, Receipt, VerifiedTx, merkle};
 use millrace_core::overlay::{BlockState, Writes};
-use millrace_core::root::StateAccumulator;
-use millrace_core::{StateReader, StorageError};
+use millrace_core::trie::TrieNodes;
+use millrace_core::{StateCommitment, StateReader, StorageError};
 use millrace_vm::{BlockEnvironment, BlockHashes, EvmRules, Executed, Executor};
 
 /// What is to be executed: an ordered proposal and where it stands.
@@ -30,8 +30,8 @@ pub struct BlockOrder<'a> {
     pub transactions: Vec<VerifiedTx>,
     /// State after the block before.
     pub state: Arc<dyn StateReader + Send + Sync>,
-    /// Accumulator of that state.
-    pub accumulator: &'a StateAccumulator,
+    /// Commitment to that state.
+    pub commitment: &'a StateCommitment,
     /// Hashes of earlier blocks, for the BLOCKHASH opcode.
     pub hashes: &'a dyn BlockHashes,
 }
@@ -42,8 +42,10 @@ pub struct ExecutedBlock {
     pub block: Block,
     /// What it changed, each key once, sorted.
     pub writes: Writes,
-    /// Accumulator of the state after it.
-    pub accumulator: StateAccumulator,
+    /// Trie nodes it adds, sorted by hash; none with storage state.
+    pub nodes: TrieNodes,
+    /// Commitment to the state after it.
+    pub commitment: StateCommitment,
 }
 
 /// Runs one transaction over a state. [`Executor`] does; tests bring simpler ones.
@@ -91,13 +93,12 @@ impl<R: TransactionRunner> BlockExecutor<R> {
     /// Executes a block. On an error nothing has happened and the same order may be executed again.
     pub fn execute(&mut self, order: BlockOrder<'_>) -> Result<ExecutedBlock, StorageError> {
         let (mut receipts, writes) = self.run(&order)?;
-        let mut accumulator = order.accumulator.clone();
-        accumulator.update(&*order.state, &writes)?;
-        let state_root = accumulator.root();
+        let (commitment, nodes) = order.commitment.after(&*order.state, &writes)?;
+        let state_root = commitment.state_root();
         for receipt in &mut receipts {
             receipt.state_root = state_root;
         }
-        Ok(ExecutedBlock { block: seal(order, state_root, receipts), writes, accumulator })
+        Ok(ExecutedBlock { block: seal(order, &commitment, receipts), writes, nodes, commitment })
     }
 
     fn run(&mut self, order: &BlockOrder<'_>) -> Result<(Vec<Receipt>, Writes), StorageError> {
@@ -115,15 +116,15 @@ impl<R: TransactionRunner> BlockExecutor<R> {
 }
 
 /// Builds the block around finished receipts.
-fn seal(order: BlockOrder<'_>, state_root: B256, receipts: Vec<Receipt>) -> Block {
+fn seal(order: BlockOrder<'_>, commitment: &StateCommitment, receipts: Vec<Receipt>) -> Block {
     let transaction_hashes: Vec<B256> = order.transactions.iter().map(VerifiedTx::hash).collect();
     let receipt_hashes: Vec<B256> = receipts.iter().map(Receipt::hash).collect();
     let header = BlockHeader {
         parent_hash: order.parent_hash,
-        state_root,
+        state_root: commitment.state_root(),
         transactions_root: merkle::root(&transaction_hashes),
         receipts_root: merkle::root(&receipt_hashes),
-        db_hash: state_root,
+        db_hash: commitment.db_hash(),
         number: order.number,
         timestamp_ms: order.timestamp_ms,
         sealer: order.sealer,

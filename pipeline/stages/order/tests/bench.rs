@@ -305,6 +305,7 @@ impl Bench {
             tx_gas_limit: 300_000_000,
             consensus_timeout_s: 3,
             rules: EvmRules::default(),
+            state: millrace_core::StateKind::Storage,
             mark: "test".into(),
         };
         let config = LedgerConfig {

@@ -12,7 +12,9 @@ mod pitfalls;
 mod protection;
 mod replay;
 mod sdk;
+mod state_tests;
 mod status;
+mod tries;
 
 use std::io::Write;
 use std::process::Command;

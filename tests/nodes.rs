@@ -14,3 +14,4 @@ mod machines;
 mod membership;
 mod partition;
 mod stranger;
+mod tries;

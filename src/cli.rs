@@ -24,8 +24,7 @@ use millrace_base::fault::{Fault, FaultKind};
 
 use crate::version::version_text;
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 done; 1 a check failed; 2 wrong command line; 64 the operation failed; 65 configuration, key or
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 a check failed; 2 wrong command line; 64 the operation failed; 65 configuration, key or
 certificate; 66 network; 67 database; 68 disk.";
 
 /// A multi-group consortium blockchain node that takes the place of FISCO BCOS 2.x nodes.

@@ -34,12 +34,7 @@ fn nodes(list: &Value) -> Vec<Bytes> {
 fn proven(network: &Network, proof: &Value) -> Vec<U256> {
     let header = network.result("getBlockHeaderByNumber", &json!([1, proof["blockNumber"], false]).to_string());
     let storage_root = hash(&proof["storageHash"]);
-    let account = TrieAccount::new(
-        quantity(&proof["nonce"]).to(),
-        quantity(&proof["balance"]),
-        storage_root,
-        hash(&proof["codeHash"]),
-    );
+    let account = TrieAccount::new(quantity(&proof["nonce"]).to(), quantity(&proof["balance"]), storage_root, hash(&proof["codeHash"]));
     let path = |key: &[u8]| Nibbles::unpack(keccak256(key));
     let (address, value) = (bytes(&proof["address"]), alloy_rlp::encode(account));
     verify_proof(hash(&header["stateRoot"]), path(&address), Some(value), &nodes(&proof["accountProof"])).unwrap();

@@ -190,3 +190,7 @@ fn check_indices(storage: &dyn Storage, block: &Block) -> Result<Result<(), Stri
     }
     Ok(Ok(()))
 }
+
+#[cfg(test)]
+#[path = "verify/tests.rs"]
+mod tests;

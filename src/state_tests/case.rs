@@ -10,7 +10,9 @@ use std::sync::{Arc, LazyLock};
 
 use millrace_access::blockchain::{self, BlockChain, Commit};
 use millrace_access::verifier::{BlockExecutor, BlockOrder, ExecutedBlock, TransactionRunner};
-use millrace_base::{Address, B256, Block, BlockHeader, Bytes, KeyPair, LogEntry, NodeId, Receipt, Transaction, U256, VerifiedTx, keccak256};
+use millrace_base::{
+    B256, Block, BlockHeader, Bytes, KeyPair, LogEntry, NodeId, Receipt, Transaction, VerifiedTx, keccak256,
+};
 use millrace_core::overlay::Writes;
 use millrace_core::root::StateAccumulator;
 use millrace_core::state::codec;
@@ -36,12 +38,12 @@ static STAND_IN: LazyLock<VerifiedTx> = LazyLock::new(|| {
 });
 
 /// Runs the case's transaction in place of the stand-in.
-struct Runner<'a> {
+struct Runner {
     executor: EthereumExecutor,
-    transaction: &'a EthereumTransaction,
+    transaction: EthereumTransaction,
 }
 
-impl TransactionRunner for Runner<'_> {
+impl TransactionRunner for Runner {
     fn transact(
         &mut self,
         state: &dyn StateReader,
@@ -49,7 +51,7 @@ impl TransactionRunner for Runner<'_> {
         _: &BlockEnvironment,
         _: &VerifiedTx,
     ) -> Result<Executed, StorageError> {
-        match self.executor.transact(state, hashes, self.transaction)? {
+        match self.executor.transact(state, hashes, &self.transaction)? {
             EthereumOutcome::Executed(executed) => Ok(executed),
             EthereumOutcome::Refused(reason) => {
                 let receipt = Receipt { status: REFUSED, output: Bytes::from(reason.into_bytes()), ..Receipt::default() };
@@ -115,7 +117,7 @@ fn outcome(fixture: &Fixture, fork: Fork, transaction: Option<&EthereumTransacti
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
     let chain = BlockChain::create(Arc::clone(&storage), Durability::Process, CACHE_BYTES, genesis(&fixture.accounts, kind)?)?;
     if let Some(transaction) = transaction {
-        let runner = Runner { executor: EthereumExecutor::new(fork, fixture.block.clone()), transaction };
+        let runner = Runner { executor: EthereumExecutor::new(fork, fixture.block.clone()), transaction: transaction.clone() };
         let ExecutedBlock { block, writes, nodes, commitment } = execute(&chain, runner)?;
         chain.commit(&[Commit { block: Arc::new(block), writes, nodes, commitment, epoch_start: None }])?;
     }
@@ -143,7 +145,7 @@ fn genesis(accounts: &[Account], kind: StateKind) -> Result<Commit, StorageError
     Ok(Commit { block: Arc::new(block), writes, nodes, commitment, epoch_start: None })
 }
 
-fn execute(chain: &BlockChain, runner: Runner<'_>) -> Result<ExecutedBlock, StorageError> {
+fn execute(chain: &BlockChain, runner: Runner) -> Result<ExecutedBlock, StorageError> {
     let head = chain.head();
     BlockExecutor::with_runner(runner).execute(BlockOrder {
         parent_hash: head.hash,
@@ -203,6 +205,8 @@ fn built_root(storage: &dyn Storage, committed: &StateAccumulator) -> Result<B25
 
 #[cfg(test)]
 mod tests {
+    use millrace_base::{Address, U256};
+
     use super::*;
 
     fn account(code: &[u8]) -> Account {

@@ -169,7 +169,8 @@ impl Tally {
     /// The same for programs.
     pub fn json(&self, seconds: f64) -> Value {
         let fork = |(name, counts): (&str, &Counts)| {
-            let skipped: serde_json::Map<_, _> = counts.skipped.iter().map(|(why, count)| (why.reason().to_owned(), json!(count))).collect();
+            let skipped: serde_json::Map<_, _> =
+                counts.skipped.iter().map(|(why, count)| (why.reason().to_owned(), json!(count))).collect();
             let run = counts.passed + counts.failed;
             (name.to_owned(), json!({"run": run, "passed": counts.passed, "failed": counts.failed, "skipped": skipped}))
         };

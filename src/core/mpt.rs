@@ -47,9 +47,9 @@ pub fn update(accounts: B256, below: &dyn StateReader, writes: &Writes, made: &m
         let storage = tries.update(storage, slot_changes(incarnation, &touched.slots), made)?;
         changes.push((path(&key), leaf_of(record, storage)));
     }
-    changes.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+    changes.sort_unstable_by_key(|pair| pair.0);
     let root = tries.update(accounts, changes, made)?;
-    made.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+    made.sort_unstable_by_key(|pair| pair.0);
     made.dedup_by(|second, first| second.0 == first.0);
     Ok(root)
 }
@@ -81,7 +81,7 @@ fn slot_changes(incarnation: u32, slots: &[(u32, U256, U256)]) -> Vec<Change> {
         (path(&keccak256(index.to_be_bytes::<32>())), value)
     };
     let mut changes: Vec<Change> = of_incarnation.map(change).collect();
-    changes.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+    changes.sort_unstable_by_key(|pair| pair.0);
     changes
 }
 
@@ -144,17 +144,9 @@ pub fn check(before: B256, after: B256, nodes: &ReadNode<'_>) -> Result<Counts, 
 /// The account root of these values by a build from scratch, which shares nothing with [`update`] but the form of an account. For states
 /// that fit in memory.
 pub fn build(values: &[(StateKey, StateValue)]) -> B256 {
-    let mut accounts: BTreeMap<Address, (Option<AccountRecord>, Vec<(u32, U256, U256)>)> = BTreeMap::new();
-    for (key, value) in values {
-        match (key, value) {
-            (StateKey::Account(address), StateValue::Account(record)) => accounts.entry(*address).or_default().0 = Some(*record),
-            (StateKey::Slot(address, incarnation, index), StateValue::Slot(value)) => {
-                accounts.entry(*address).or_default().1.push((*incarnation, *index, *value));
-            }
-            _ => {}
-        }
-    }
-    let leaves = accounts.into_iter().filter_map(|(address, (record, slots))| {
+    let writes = values.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
+    let leaves = touched(&writes).into_iter().filter_map(|(address, Touched { record, slots })| {
+        let record = record.flatten();
         let slots = slot_changes(record.unwrap_or_default().incarnation, &slots);
         let storage_root = build_trie(slots.into_iter().filter_map(|(key, value)| Some((key, value?))).collect());
         Some((path(&keccak256(address)), leaf_of(record, storage_root)?))
@@ -163,7 +155,7 @@ pub fn build(values: &[(StateKey, StateValue)]) -> B256 {
 }
 
 fn build_trie(mut pairs: Vec<(Nibbles, Vec<u8>)>) -> B256 {
-    pairs.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+    pairs.sort_unstable_by_key(|pair| pair.0);
     let mut builder = HashBuilder::default();
     for (key, value) in pairs {
         builder.add_leaf(key, &value);

@@ -10,9 +10,7 @@ use std::sync::{Arc, LazyLock};
 
 use millrace_access::blockchain::{self, BlockChain, Commit};
 use millrace_access::verifier::{BlockExecutor, BlockOrder, ExecutedBlock, TransactionRunner};
-use millrace_base::{
-    B256, Block, BlockHeader, Bytes, KeyPair, LogEntry, NodeId, Receipt, Transaction, VerifiedTx, keccak256,
-};
+use millrace_base::{B256, Block, BlockHeader, Bytes, KeyPair, LogEntry, NodeId, Receipt, Transaction, VerifiedTx, keccak256};
 use millrace_core::overlay::Writes;
 use millrace_core::root::StateAccumulator;
 use millrace_core::state::codec;
@@ -52,7 +50,7 @@ impl TransactionRunner for Runner {
         _: &VerifiedTx,
     ) -> Result<Executed, StorageError> {
         match self.executor.transact(state, hashes, &self.transaction)? {
-            EthereumOutcome::Executed(executed) => Ok(executed),
+            EthereumOutcome::Executed(executed) => Ok(*executed),
             EthereumOutcome::Refused(reason) => {
                 let receipt = Receipt { status: REFUSED, output: Bytes::from(reason.into_bytes()), ..Receipt::default() };
                 Ok(Executed { receipt, writes: Writes::new() })

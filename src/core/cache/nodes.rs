@@ -1,7 +1,6 @@
 //! Trie nodes that were read or written recently, by hash, in two generations as the values beside them.
 
-use std::collections::HashMap;
-
+use hashbrown::HashMap;
 use millrace_base::{B256, Bytes};
 use parking_lot::Mutex;
 

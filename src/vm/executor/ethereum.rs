@@ -82,7 +82,7 @@ pub struct EthereumTransaction {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum EthereumOutcome {
     /// It ran, successfully or not.
-    Executed(Executed),
+    Executed(Box<Executed>),
     /// A block must not hold it; the reason.
     Refused(String),
 }
@@ -126,7 +126,7 @@ impl EthereumExecutor {
             }
         }
         writes.sort_unstable_by(|left, right| left.0.cmp(&right.0));
-        Ok(EthereumOutcome::Executed(Executed { receipt: receipt(result), writes }))
+        Ok(EthereumOutcome::Executed(Box::new(Executed { receipt: receipt(result), writes })))
     }
 
     fn configuration(&self) -> CfgEnv {

@@ -143,6 +143,8 @@ impl Fixture {
             kind,
             sender: parts["sender"].as_str().and_then(address).ok_or("sender")?,
             to: match parts["to"].as_str() {
+                // Transactions with blobs have no form without it (EIP-4844).
+                Some("") | None if kind == 3 => return Err("to"),
                 Some("") | None => None,
                 Some(to) => Some(address(to).ok_or("to")?),
             },

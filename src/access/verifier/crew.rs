@@ -10,6 +10,8 @@ use millrace_vm::{EvmRules, Executor};
 use parking_lot::Mutex;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use super::parallel::Memory;
+
 /// Threads of the operating system that a crew may have.
 pub const MAX_THREADS: usize = 256;
 
@@ -37,6 +39,7 @@ pub struct Crew {
     free: AtomicUsize,
     counters: Counters,
     executors: Mutex<Vec<(EvmRules, Arc<Spares<Executor>>)>>,
+    memories: Spares<Memory>,
 }
 
 /// The operating system gave no threads.
@@ -70,12 +73,22 @@ impl Crew {
                     .map_err(|error| CrewError(error.to_string()))?,
             ),
         };
-        Ok(Arc::new(Self { pool, free: AtomicUsize::new(helpers), counters: Counters::default(), executors: Mutex::default() }))
+        Ok(Arc::new(Self::with_pool(pool, helpers)))
     }
 
     /// Nobody helps.
     pub fn alone() -> Arc<Self> {
-        Arc::new(Self { pool: None, free: AtomicUsize::new(0), counters: Counters::default(), executors: Mutex::default() })
+        Arc::new(Self::with_pool(None, 0))
+    }
+
+    fn with_pool(pool: Option<ThreadPool>, helpers: usize) -> Self {
+        Self {
+            pool,
+            free: AtomicUsize::new(helpers),
+            counters: Counters::default(),
+            executors: Mutex::default(),
+            memories: Spares::new(Memory::new),
+        }
     }
 
     /// Helpers that have nothing to do now.
@@ -110,6 +123,11 @@ impl Crew {
         let spares = Arc::new(Spares::new(move || Executor::new(rules)));
         executors.push((rules, Arc::clone(&spares)));
         spares
+    }
+
+    /// Memories of blocks that nobody uses, at most one for each block that was ever executed at the same time.
+    pub(super) fn memories(&self) -> &Spares<Memory> {
+        &self.memories
     }
 
     /// Runs `work` here and on at most `wanted` free helpers at once; returns when all have ended.
@@ -152,7 +170,7 @@ impl Crew {
     }
 }
 
-/// Machines that nobody uses at the moment. There are at most as many as ever worked at once.
+/// Machines or memories that nobody uses at the moment. There are at most as many as ever worked at once.
 pub(super) struct Spares<R> {
     make: Box<dyn Fn() -> R + Send + Sync>,
     idle: Mutex<Vec<R>>,

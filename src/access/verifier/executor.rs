@@ -17,7 +17,7 @@ use millrace_vm::{BlockEnvironment, BlockHashes, EvmRules, Executed, Executor};
 use super::crew::{Crew, Spares};
 use super::parallel::{self, Guessing, Ran};
 use super::policy::{Mode, Policy, Sample};
-use super::roots;
+use super::roots::{self, Hands};
 
 /// Work of a transaction beyond what its gas pays for, in gas: about what a call costs before it does anything.
 const TRANSACTION_WORK: u64 = 20_000;
@@ -114,36 +114,33 @@ impl<R: TransactionRunner + Send> BlockExecutor<R> {
 
     /// Executes a block. On an error nothing has happened and the same order may be executed again.
     pub fn execute(&mut self, order: BlockOrder<'_>) -> Result<ExecutedBlock, StorageError> {
-        let Ran { mut receipts, writes, .. } = self.run(&order)?;
-        let accumulator = roots::updated(&self.crew, order.accumulator, &*order.state, &writes)?;
+        let (transactions, free) = (order.transactions.len(), self.crew.free());
+        let mode = self.forced.unwrap_or_else(|| self.policy.choose(transactions, free));
+        let helpers = if mode == Mode::Serial { 0 } else { free };
+        let start = Instant::now();
+        let Ran { mut receipts, writes, lost } = self.run(&order, mode, helpers)?;
+        let hands = Hands { crew: &self.crew, helpers };
+        let accumulator = roots::updated(hands, order.accumulator, &*order.state, &writes)?;
         let state_root = accumulator.root();
-        let receipt_hashes = roots::receipt_hashes(&self.crew, &mut receipts, state_root);
-        let block = self.seal(order, state_root, receipts, &receipt_hashes);
+        let receipt_hashes = roots::receipt_hashes(hands, &mut receipts, state_root);
+        let block = seal(hands, order, receipts, (state_root, &receipt_hashes));
+        let gas = |receipt: &Receipt| receipt.gas_used.saturating_to::<u64>().saturating_add(TRANSACTION_WORK);
+        let units = block.receipts.iter().map(gas).fold(0, u64::saturating_add);
+        self.policy.record(Sample { mode, transactions, units, elapsed: start.elapsed(), lost });
         Ok(ExecutedBlock { block, writes, accumulator })
     }
 
-    /// Runs the transactions, in the way that is expected to be the fastest.
-    fn run(&mut self, order: &BlockOrder<'_>) -> Result<Ran, StorageError> {
-        let (transactions, helpers) = (order.transactions.len(), self.crew.free());
-        let mode = self.forced.unwrap_or_else(|| self.policy.choose(transactions, helpers));
-        let start = Instant::now();
+    fn run(&self, order: &BlockOrder<'_>, mode: Mode, helpers: usize) -> Result<Ran, StorageError> {
         let guessing = match mode {
-            Mode::Serial => None,
-            Mode::Speculative => Some(Guessing::Off),
-            Mode::Guided => Some(Guessing::On),
+            Mode::Serial | Mode::SharedRoots => {
+                self.crew.count_serial();
+                return self.run_serially(order);
+            }
+            Mode::Speculative => Guessing::Off,
+            Mode::Guided => Guessing::On,
         };
-        let ran = match guessing {
-            None => self.run_serially(order)?,
-            Some(guessing) => parallel::run(&self.crew, helpers, &self.spares, order, guessing)?,
-        };
-        let elapsed = start.elapsed();
-        match guessing {
-            None => self.crew.count_serial(),
-            Some(_) => self.crew.count_parallel(ran.lost),
-        }
-        let gas = |receipt: &Receipt| receipt.gas_used.saturating_to::<u64>().saturating_add(TRANSACTION_WORK);
-        let units = ran.receipts.iter().map(gas).fold(0, u64::saturating_add);
-        self.policy.record(Sample { mode, transactions, units, elapsed, lost: ran.lost });
+        let ran = parallel::run(&self.crew, helpers, &self.spares, order, guessing)?;
+        self.crew.count_parallel(ran.lost);
         Ok(ran)
     }
 
@@ -162,24 +159,24 @@ impl<R: TransactionRunner + Send> BlockExecutor<R> {
         })?;
         Ok(Ran { receipts, writes: state.into_writes(), lost: 0 })
     }
+}
 
-    /// Builds the block around finished receipts.
-    fn seal(&self, order: BlockOrder<'_>, state_root: B256, receipts: Vec<Receipt>, receipt_hashes: &[B256]) -> Block {
-        let transaction_hashes: Vec<B256> = order.transactions.iter().map(VerifiedTx::hash).collect();
-        let header = BlockHeader {
-            parent_hash: order.parent_hash,
-            state_root,
-            transactions_root: roots::merkle_root(&self.crew, &transaction_hashes),
-            receipts_root: roots::merkle_root(&self.crew, receipt_hashes),
-            db_hash: state_root,
-            number: order.number,
-            timestamp_ms: order.timestamp_ms,
-            sealer: order.sealer,
-            sealer_list: order.sealer_list,
-            ..BlockHeader::default()
-        };
-        Block { hash: header.hash(), header, signatures: Vec::new(), transactions: order.transactions, receipts }
-    }
+/// Builds the block around finished receipts, whose hashes come with the state root.
+fn seal(hands: Hands<'_>, order: BlockOrder<'_>, receipts: Vec<Receipt>, (state_root, receipt_hashes): (B256, &[B256])) -> Block {
+    let transaction_hashes: Vec<B256> = order.transactions.iter().map(VerifiedTx::hash).collect();
+    let header = BlockHeader {
+        parent_hash: order.parent_hash,
+        state_root,
+        transactions_root: roots::merkle_root(hands, &transaction_hashes),
+        receipts_root: roots::merkle_root(hands, receipt_hashes),
+        db_hash: state_root,
+        number: order.number,
+        timestamp_ms: order.timestamp_ms,
+        sealer: order.sealer,
+        sealer_list: order.sealer_list,
+        ..BlockHeader::default()
+    };
+    Block { hash: header.hash(), header, signatures: Vec::new(), transactions: order.transactions, receipts }
 }
 
 #[cfg(test)]

@@ -26,7 +26,8 @@ use millrace_vm::BlockEnvironment;
 
 use self::front::{Failure, Front, Job};
 use self::hints::Predecessors;
-use self::memory::{Memory, Part};
+pub(super) use self::memory::Memory;
+use self::memory::Part;
 use super::crew::{Crew, Spares};
 use super::executor::{BlockOrder, TransactionRunner};
 
@@ -64,30 +65,31 @@ pub(super) fn run<R: TransactionRunner + Send>(
     guessing: Guessing,
 ) -> Result<Ran, StorageError> {
     let environment = BlockEnvironment { number: order.number, timestamp_ms: order.timestamp_ms, tx_gas_limit: order.tx_gas_limit };
-    let memory = Memory::new();
-    let predecessors = (guessing == Guessing::On).then(|| Predecessors::guess(&order.transactions));
-    let front = Front::new(Job { order, environment, memory: &memory }, predecessors);
-    crew.together(helpers, || spares.with(|runner| front.work(runner)));
-    let (ended, effort) = front.end_with_receipts();
-    let receipts = match ended {
-        Ok(receipts) => receipts,
-        Err(Failure::Storage(error)) => return Err(error),
-        Err(Failure::Panic(panic)) => resume_unwind(panic),
-    };
-    Ok(Ran { receipts, writes: sorted(crew, helpers, memory), lost: effort.stale + effort.awaited })
+    crew.memories().with(|memory| {
+        let predecessors = (guessing == Guessing::On).then(|| Predecessors::guess(&order.transactions));
+        let front = Front::new(Job { order, environment, memory }, predecessors);
+        crew.together(helpers, || spares.with(|runner| front.work(runner)));
+        let (ended, effort) = front.end_with_receipts();
+        let writes = taken(crew, helpers, memory);
+        match ended {
+            Ok(receipts) => Ok(Ran { receipts, writes, lost: effort.stale + effort.awaited }),
+            Err(Failure::Storage(error)) => Err(error),
+            Err(Failure::Panic(panic)) => resume_unwind(panic),
+        }
+    })
 }
 
-/// All writes of the block. Parts are sorted apart; the sort of the whole then only merges them.
-fn sorted(crew: &Crew, helpers: usize, memory: Memory) -> Writes {
-    let mut parts = memory.into_parts();
+/// Takes all writes of the block, sorted. Parts are sorted apart; the sort of the whole then only merges them.
+fn taken(crew: &Crew, helpers: usize, memory: &mut Memory) -> Writes {
+    let mut parts = memory.parts();
     let share = parts.len().div_ceil(helpers + 1);
     let mut shares = Vec::new();
     while !parts.is_empty() {
         shares.push(parts.split_off(parts.len() - share.min(parts.len())));
     }
-    let runs = crew.map(shares, |share: Vec<Part>| {
+    let runs = crew.map(shares, |share: Vec<Part<'_>>| {
         let mut writes = Writes::new();
-        share.into_iter().for_each(|part| part.append_to(&mut writes));
+        share.into_iter().for_each(|part| part.take_into(&mut writes));
         writes.sort_unstable_by(|left, right| left.0.cmp(&right.0));
         writes
     });

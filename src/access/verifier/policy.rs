@@ -10,8 +10,10 @@ use std::time::Duration;
 /// A way to execute a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
-    /// One transaction after the other on one thread.
+    /// One transaction after the other on one thread, roots and hashes too.
     Serial,
+    /// One transaction after the other on one thread, then roots and hashes on several.
+    SharedRoots,
     /// On several threads, each transaction as soon as a thread is free.
     Speculative,
     /// On several threads; transactions that probably work on the same values one after the other.
@@ -19,7 +21,7 @@ pub enum Mode {
 }
 
 impl Mode {
-    const ALL: [Self; 3] = [Self::Serial, Self::Speculative, Self::Guided];
+    const ALL: [Self; 4] = [Self::Serial, Self::SharedRoots, Self::Speculative, Self::Guided];
 }
 
 /// Fewer transactions are never shared: waking a helper takes as long as executing them.
@@ -168,8 +170,8 @@ mod tests {
     use super::*;
 
     /// Runs blocks of 100 transactions that cost so much each way, in microseconds; counts how often each way was chosen.
-    fn chosen(policy: &mut Policy, blocks: usize, cost: [u64; 3], lost: u32) -> [usize; 3] {
-        let mut counts = [0; 3];
+    fn chosen(policy: &mut Policy, blocks: usize, cost: [u64; 4], lost: u32) -> [usize; 4] {
+        let mut counts = [0; 4];
         for _ in 0..blocks {
             let mode = policy.choose(100, 1);
             counts[mode as usize] += 1;
@@ -188,15 +190,15 @@ mod tests {
     #[test]
     fn cheapest_way_is_used_and_the_others_are_hardly_tried() {
         let mut policy = Policy::new();
-        let [serial, speculative, guided] = chosen(&mut policy, 1_000, [600, 350, 400], 0);
-        assert!(speculative > 980 && serial < 20 && guided == 0, "{serial} {speculative} {guided}");
-        let [serial, speculative, guided] = chosen(&mut policy, 1_000, [600, 700, 400], 30);
-        assert!(guided > 950, "{serial} {speculative} {guided}");
+        let [serial, _, speculative, guided] = chosen(&mut policy, 1_000, [600, 500, 350, 400], 0);
+        assert!(speculative > 970 && serial < 20 && guided == 0, "{serial} {speculative} {guided}");
+        let [serial, _, speculative, guided] = chosen(&mut policy, 1_000, [600, 500, 700, 400], 30);
+        assert!(guided > 940, "{serial} {speculative} {guided}");
     }
 
     #[test]
     fn serial_execution_loses_less_than_a_hundredth_where_nothing_is_gained() {
-        let cost = [600, 900, 660];
+        let cost = [600, 610, 900, 660];
         let counts = chosen(&mut Policy::new(), 2_000, cost, 90);
         let spent: u64 = counts.iter().zip(cost).map(|(count, cost)| *count as u64 * cost).sum();
         assert!(spent * 100 < 2_000 * 600 * 101, "{counts:?}");
@@ -205,9 +207,9 @@ mod tests {
     #[test]
     fn gains_below_a_twentieth_are_left_and_changes_are_noticed() {
         let mut policy = Policy::new();
-        assert!(chosen(&mut policy, 500, [600, 590, 600], 0)[0] > 480);
-        chosen(&mut policy, 300, [600, 300, 600], 0);
-        assert!(chosen(&mut policy, 200, [600, 300, 600], 0)[1] > 190);
+        assert!(chosen(&mut policy, 500, [600, 590, 590, 600], 0)[0] > 480);
+        chosen(&mut policy, 300, [600, 590, 300, 600], 0);
+        assert!(chosen(&mut policy, 200, [600, 590, 300, 600], 0)[2] > 190);
     }
 
     #[test]

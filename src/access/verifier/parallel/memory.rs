@@ -22,6 +22,9 @@ const FIRST_ROW: usize = 16;
 /// Rows of a shard: 2^24 places, more than the gas of a block pays for.
 const ROWS: usize = 20;
 
+/// Rows of a shard that are kept from block to block: room for ten thousand payments, about 9 MB in all shards.
+const KEPT_ROWS: usize = 5;
+
 /// Places that a worker finds without asking the index: what every transaction touches.
 const REMEMBERED: usize = 512;
 
@@ -88,8 +91,8 @@ impl Shard {
     }
 }
 
-/// All places of a block.
-pub(super) struct Memory {
+/// All places of a block. Reused from block to block.
+pub(in crate::verifier) struct Memory {
     hasher: DefaultHashBuilder,
     shards: Vec<Shard>,
 }
@@ -105,24 +108,29 @@ impl Memory {
         self.shards[(hash >> 32) as usize % SHARDS].find_or_make(hash, key)
     }
 
-    /// Splits into parts whose writes can be taken on several threads.
-    pub fn into_parts(self) -> Vec<Part> {
-        self.shards.into_iter().map(Part).collect()
+    /// Its parts, whose writes can be taken on several threads. It is as new when all have been taken.
+    pub(super) fn parts(&mut self) -> Vec<Part<'_>> {
+        self.shards.iter_mut().map(Part).collect()
     }
 }
 
-/// A part of a block's memory that is complete.
-pub(super) struct Part(Shard);
+/// A part of the memory of a block that is complete.
+pub(super) struct Part<'m>(&'m mut Shard);
 
-impl Part {
-    /// What the block changed of this part, unsorted.
-    pub fn append_to(self, writes: &mut Writes) {
-        let rows = self.0.rows.into_iter().filter_map(OnceLock::into_inner);
-        for place in rows.flatten().filter_map(OnceLock::into_inner) {
+impl Part<'_> {
+    /// Takes what the block changed of this part, unsorted.
+    pub fn take_into(self, writes: &mut Writes) {
+        let Shard { index, rows } = self.0;
+        let index = index.get_mut();
+        let places = rows.iter_mut().filter_map(OnceLock::get_mut).flat_map(|row| row.iter_mut());
+        for place in places.take(index.len()).filter_map(OnceLock::take) {
             if let Some(value) = place.versions.into_last() {
                 writes.push((place.key, value));
             }
         }
+        index.clear();
+        index.shrink_to(FIRST_ROW << KEPT_ROWS, |_| unreachable!("it is empty"));
+        rows[KEPT_ROWS..].iter_mut().for_each(|row| drop(row.take()));
     }
 }
 
@@ -166,7 +174,7 @@ mod tests {
 
     #[test]
     fn each_key_has_one_place_whoever_asks_first() {
-        let memory = Memory::new();
+        let mut memory = Memory::new();
         let key = |index: u64| StateKey::Slot(Address::ZERO, 0, U256::from(index));
         std::thread::scope(|scope| {
             for start in 0..4 {
@@ -182,9 +190,13 @@ mod tests {
             }
         });
         let mut writes = Writes::new();
-        memory.into_parts().into_iter().for_each(|part| part.append_to(&mut writes));
+        memory.parts().into_iter().for_each(|part| part.take_into(&mut writes));
         writes.sort_unstable_by(|left, right| left.0.cmp(&right.0));
         let expected: Writes = (0..4_000).map(|index| (key(index), Some(StateValue::Slot(U256::from(index + 1))))).collect();
         assert_eq!(writes, expected);
+        Finder::new(&memory).find(&key(7)).versions.publish(3, 0, None);
+        writes.clear();
+        memory.parts().into_iter().for_each(|part| part.take_into(&mut writes));
+        assert_eq!(writes, [(key(7), None)], "nothing is left of the block before");
     }
 }

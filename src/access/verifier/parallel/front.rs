@@ -60,7 +60,7 @@ pub(super) enum Failure {
 
 /// How one execution ended.
 enum Ending {
-    Done(Receipt),
+    Done(Box<Receipt>),
     Failed(Failure),
 }
 
@@ -195,7 +195,7 @@ impl<'m> Front<'m> {
         }
         assert_eq!(self.committed.into_inner() as usize, self.slots.len(), "workers leave when the front has passed the block");
         let receipt = |slot: Mutex<Slot<'m>>| match slot.into_inner().ending {
-            Some(Ending::Done(receipt)) => receipt,
+            Some(Ending::Done(receipt)) => *receipt,
             _ => unreachable!("the front passes transactions that have a receipt"),
         };
         (Ok(self.slots.into_iter().map(receipt).collect()), effort)
@@ -285,7 +285,7 @@ impl<'m> Front<'m> {
         let ran = catch_unwind(AssertUnwindSafe(|| runner.transact(&view, order.hashes, environment, transaction)));
         let (reads, awaited) = view.end();
         let (ending, writes) = match ran {
-            Ok(Ok(Executed { receipt, writes })) => (Ending::Done(receipt), writes),
+            Ok(Ok(Executed { receipt, writes })) => (Ending::Done(Box::new(receipt)), writes),
             Ok(Err(error)) => (Ending::Failed(Failure::Storage(error)), Writes::new()),
             Err(panic) => (Ending::Failed(Failure::Panic(panic)), Writes::new()),
         };

@@ -51,7 +51,7 @@ impl Chaos {
             && let Some(later) = self.begun.get(index + 1)
         {
             // The later one may never begin before this one ends.
-            for _ in 0..50 {
+            for _ in 0..10 {
                 if later.load(Ordering::Acquire) == 1 {
                     break;
                 }
@@ -226,7 +226,7 @@ fn serial(transactions: &[VerifiedTx]) -> Result<ExecutedBlock, StorageError> {
 fn random_programs_end_as_serially_on_any_number_of_threads() {
     without_noise();
     let crews = [1, 2, 3, 8, 16].map(|threads| (threads, Crew::new(threads).unwrap()));
-    for seed in 0..60u64 {
+    for seed in 0..40u64 {
         let random = &mut StdRng::seed_from_u64(seed);
         let (count, keys) = (random.random_range(1..120), random.random_range(1..40));
         let transactions = programs(random, count, keys, |_| ORDINARY);
@@ -243,7 +243,7 @@ fn random_programs_end_as_serially_on_any_number_of_threads() {
 #[test]
 fn first_storage_error_in_order_is_reported_and_those_behind_it_are_not() {
     without_noise();
-    for seed in 0..40u64 {
+    for seed in 0..20u64 {
         let random = &mut StdRng::seed_from_u64(seed);
         let (first, second) = (random.random_range(0..60), random.random_range(0..60));
         let transactions = programs(random, 60, 5, |index| if index == first || index == second { FAILS } else { ORDINARY });

@@ -107,7 +107,7 @@ mod tests {
                 let hashes: Vec<B256> = (0..count).map(|index| B256::from(U256::from(index))).collect();
                 assert_eq!(merkle_root(hands, &hashes), merkle::root(&hashes), "{count} leaves, {threads} threads");
                 let key = |index: u64| StateKey::Slot(Address::ZERO, 0, U256::from(index));
-                let value = |index: u64| (index % 3 != 0).then(|| StateValue::Slot(U256::from(index)));
+                let value = |index: u64| (!index.is_multiple_of(3)).then(|| StateValue::Slot(U256::from(index)));
                 let writes: Writes = (0..count).map(|index| (key(index), value(index))).collect();
                 let mut expected = StateAccumulator::new();
                 expected.update(&Ones, &writes).unwrap();

@@ -36,8 +36,8 @@ use crate::verifier::executor::{BlockOrder, TransactionRunner};
 /// Speculative executions that one transaction may begin. Each but the last met a value that was about to change.
 const MAX_ATTEMPTS: u32 = 4;
 
-/// Speculations lost before it is asked whether they pay: a few for each worker of a large machine.
-const MIN_WASTE: u32 = 16;
+/// Speculations that may be lost in any case: a few for each worker.
+const FREE_LOSSES: u32 = 16;
 
 /// What a block's transactions are executed with.
 #[derive(Clone, Copy)]
@@ -381,7 +381,7 @@ impl<'m> Front<'m> {
     /// Sends the other workers away when half of what they do is lost.
     fn stop_waste(&self, front: u32) {
         let lost = self.stale.load(Ordering::Relaxed) + self.awaited.load(Ordering::Relaxed);
-        if lost >= MIN_WASTE && lost > front / 2 {
+        if lost > FREE_LOSSES + front / 2 {
             self.end();
         }
     }

@@ -21,7 +21,7 @@ mod sync {
     }
 }
 
-#[allow(dead_code, reason = "models use the steps they are about")]
+#[allow(dead_code, clippy::duplicate_mod, reason = "the same steps on the locks of loom; models use those they are about")]
 #[path = "../shared.rs"]
 mod shared;
 

@@ -3,8 +3,10 @@
 //!
 //! - [`fixture`]: the files.
 //! - [`case`]: one case, over both kinds of state.
+//! - [`batch`]: the cases of a test as one block, in parallel.
 //! - [`tally`]: counts for people and programs.
 
+pub mod batch;
 pub mod case;
 pub mod fixture;
 pub mod tally;
@@ -12,10 +14,12 @@ pub mod tally;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
+use millrace_access::verifier::{Crew, CrewError};
 use millrace_vm::Fork;
 
 use fixture::Fixture;
@@ -77,17 +81,24 @@ pub fn files(root: &Path, selection: &Selection) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// Threads that execute a batch together, whatever the machine has: they must meet.
+const CREW_THREADS: usize = 4;
+
 /// Runs the cases of all files on some threads; `done` hears of each file.
-pub fn run(files: &[PathBuf], selection: &Selection, done: &mut dyn FnMut(&Path)) -> Tally {
+///
+/// # Errors
+/// When the operating system refuses a thread.
+pub fn run(files: &[PathBuf], selection: &Selection, done: &mut dyn FnMut(&Path)) -> Result<Tally, CrewError> {
+    let crew = Crew::new(CREW_THREADS)?;
     let next = AtomicUsize::new(0);
     let (sender, receiver) = mpsc::channel();
     let mut tally = Tally::default();
     thread::scope(|scope| {
         for _ in 0..selection.threads.max(1) {
-            let (next, sender) = (&next, sender.clone());
+            let (next, sender, crew) = (&next, sender.clone(), &crew);
             scope.spawn(move || {
                 while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if sender.send((file, run_file(file, selection))).is_err() {
+                    if sender.send((file, run_file(file, selection, crew))).is_err() {
                         return;
                     }
                 }
@@ -100,10 +111,10 @@ pub fn run(files: &[PathBuf], selection: &Selection, done: &mut dyn FnMut(&Path)
         }
     });
     tally.finish();
-    tally
+    Ok(tally)
 }
 
-fn run_file(path: &Path, selection: &Selection) -> Tally {
+fn run_file(path: &Path, selection: &Selection, crew: &Arc<Crew>) -> Tally {
     let mut tally = Tally::default();
     let fixtures = match fs::read(path).map_err(|error| error.to_string()).and_then(|bytes| fixture::read(&bytes)) {
         Ok(Some(fixtures)) => fixtures,
@@ -117,12 +128,12 @@ fn run_file(path: &Path, selection: &Selection) -> Tally {
         }
     };
     for fixture in &fixtures {
-        run_fixture(path, fixture, selection, &mut tally);
+        run_fixture(path, fixture, (selection, crew), &mut tally);
     }
     tally
 }
 
-fn run_fixture(path: &Path, fixture: &Fixture, selection: &Selection, tally: &mut Tally) {
+fn run_fixture(path: &Path, fixture: &Fixture, (selection, crew): (&Selection, &Arc<Crew>), tally: &mut Tally) {
     for (name, expectations) in &fixture.expectations {
         let Some((known, fork)) = FORKS.iter().find(|fork| fork.0 == name).copied() else {
             tally.skip(name, Skip::OtherFork, expectations.len());
@@ -141,6 +152,11 @@ fn run_fixture(path: &Path, fixture: &Fixture, selection: &Selection, tally: &mu
                 Ok(()) => tally.pass(name),
                 Err(reason) => tally.fail(name, path, &format!("{} {index}", fixture.name), reason),
             }
+        }
+        match batch::run(fixture, fork, expectations, crew) {
+            Ok(None) => {}
+            Ok(Some(_)) => tally.pass_batch(name),
+            Err(reason) => tally.fail_batch(name, path, &format!("{} as one block", fixture.name), reason),
         }
     }
 }

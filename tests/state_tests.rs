@@ -51,6 +51,7 @@ fn cases_of_the_public_state_tests_pass_over_both_kinds_of_state() {
     for fork in ["Istanbul", "Berlin", "London", "Paris", "Shanghai", "Cancun"] {
         let counts = &report["forks"][fork];
         assert!(counts["run"].as_u64().unwrap() > 500 && counts["run"] == counts["passed"], "{fork}: {counts}");
+        assert!(counts["batches"].as_u64().unwrap() > 50 && counts["failedBatches"] == 0, "{fork}: {counts}");
     }
 }
 

@@ -20,7 +20,7 @@ use crate::state_tests::{self, FORKS, Selection};
   millrace statetest eth-fixtures --fork Cancun --json report.json
 
 Files come from github.com/ethereum/tests and legacytests. Each case runs over both kinds of state; what is compared was read back
-from storage. Exit code 1 when a case fails.")]
+from storage. The cases of a test also run as one block, on one thread and on several, with equal results. Exit code 1 when a case fails.")]
 pub struct StateTestArguments {
     /// A directory with the tests, or one file.
     #[arg(value_name = "DIR")]
@@ -60,7 +60,8 @@ pub fn statetest(arguments: StateTestArguments) -> Result<ExitCode, Fault> {
     let style = ProgressStyle::with_template("[{wide_bar}] {human_pos}/{human_len} files, {eta} left");
     bar.set_style(style.expect("the template is a constant with known fields"));
     let begun = Instant::now();
-    let tally = state_tests::run(&files, &selection, &mut |_| bar.inc(1));
+    let tally = state_tests::run(&files, &selection, &mut |_| bar.inc(1))
+        .map_err(|error| Fault::new(FaultKind::Operation, error.to_string(), "check the limits on threads"))?;
     bar.finish_and_clear();
     let seconds = begun.elapsed().as_secs_f64();
     if let Some(path) = json {

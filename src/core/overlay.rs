@@ -4,9 +4,9 @@
 //! take them back to a savepoint, which is how a reverted call undoes its table writes.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use millrace_base::{B256, Bytes};
 
 use crate::state::{StateKey, StateReader, StateValue};

@@ -9,8 +9,8 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
 use millrace_access::blockchain::{self, BlockChain, Commit};
-use millrace_access::verifier::{BlockExecutor, BlockOrder, ExecutedBlock, TransactionRunner};
-use millrace_base::{B256, Block, BlockHeader, Bytes, KeyPair, LogEntry, NodeId, Receipt, Transaction, VerifiedTx, keccak256};
+use millrace_access::verifier::{BlockExecutor, BlockOrder, Crew, ExecutedBlock, Mode, TransactionRunner};
+use millrace_base::{B256, Block, BlockHeader, Bytes, KeyPair, LogEntry, NodeId, Receipt, Transaction, U256, VerifiedTx, keccak256};
 use millrace_core::overlay::Writes;
 use millrace_core::root::StateAccumulator;
 use millrace_core::state::codec;
@@ -18,7 +18,7 @@ use millrace_core::storage::memory::MemoryStorage;
 use millrace_core::{
     AccountRecord, Durability, Space, StateCommitment, StateKey, StateKind, StateReader, StateValue, Storage, StorageError, mpt,
 };
-use millrace_vm::executor::ethereum::{EthereumExecutor, EthereumOutcome, EthereumTransaction};
+use millrace_vm::executor::ethereum::{EthereumBlock, EthereumExecutor, EthereumOutcome, EthereumTransaction};
 use millrace_vm::{BlockEnvironment, BlockHashes, Executed, Fork};
 
 use super::fixture::{Account, Expectation, Fixture};
@@ -29,16 +29,20 @@ const REFUSED: u32 = u32::MAX;
 /// Decoded state kept in memory by a chain; the states are small.
 const CACHE_BYTES: usize = 1 << 20;
 
-/// Our transaction that stands for the Ethereum one in our block.
-static STAND_IN: LazyLock<VerifiedTx> = LazyLock::new(|| {
+/// Transactions of one block at most.
+pub(super) const MAX_TRANSACTIONS: usize = 32;
+
+/// Our transactions that stand for Ethereum's in our blocks; their nonces are positions.
+static STAND_INS: LazyLock<Vec<VerifiedTx>> = LazyLock::new(|| {
     let key = KeyPair::from_secret(&[1; 32]).expect("a valid key");
-    VerifiedTx::from_trusted_store(Transaction::default().sign(&key), key.address())
+    let stand_in = |position| Transaction { nonce: U256::from(position), ..Transaction::default() }.sign(&key);
+    (0..MAX_TRANSACTIONS).map(|position| VerifiedTx::from_trusted_store(stand_in(position), key.address())).collect()
 });
 
-/// Runs the case's transaction in place of the stand-in.
+/// Runs Ethereum's transactions in place of the stand-ins.
 struct Runner {
     executor: EthereumExecutor,
-    transaction: EthereumTransaction,
+    transactions: Arc<[EthereumTransaction]>,
 }
 
 impl TransactionRunner for Runner {
@@ -47,9 +51,10 @@ impl TransactionRunner for Runner {
         state: &dyn StateReader,
         hashes: &dyn BlockHashes,
         _: &BlockEnvironment,
-        _: &VerifiedTx,
+        stand_in: &VerifiedTx,
     ) -> Result<Executed, StorageError> {
-        match self.executor.transact(state, hashes, &self.transaction)? {
+        let transaction = &self.transactions[stand_in.fields().nonce.to::<usize>()];
+        match self.executor.transact(state, hashes, transaction)? {
             EthereumOutcome::Executed(executed) => Ok(*executed),
             EthereumOutcome::Refused(reason) => {
                 let receipt = Receipt { status: REFUSED, output: Bytes::from(reason.into_bytes()), ..Receipt::default() };
@@ -113,14 +118,19 @@ pub fn run(fixture: &Fixture, fork: Fork, expected: &Expectation) -> Result<(), 
 
 fn outcome(fixture: &Fixture, fork: Fork, transaction: Option<&EthereumTransaction>, kind: StateKind) -> Result<Outcome, StorageError> {
     let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
-    let chain = BlockChain::create(Arc::clone(&storage), Durability::Process, CACHE_BYTES, genesis(&fixture.accounts, kind)?)?;
+    let chain = begin(Arc::clone(&storage), &fixture.accounts, kind)?;
     if let Some(transaction) = transaction {
-        let runner = Runner { executor: EthereumExecutor::new(fork, fixture.block.clone()), transaction: transaction.clone() };
-        let ExecutedBlock { block, writes, nodes, commitment } = execute(&chain, runner)?;
+        let way = Way { fork, crew: Crew::alone(), mode: Mode::Serial };
+        let ExecutedBlock { block, writes, nodes, commitment } = execute(&chain, &fixture.block, [transaction.clone()].into(), way)?;
         chain.commit(&[Commit { block: Arc::new(block), writes, nodes, commitment, epoch_start: None }])?;
     }
     drop(chain);
     read_back(&storage)
+}
+
+/// A chain whose block 0 writes these accounts.
+pub(super) fn begin(storage: Arc<dyn Storage>, accounts: &[Account], kind: StateKind) -> Result<BlockChain, StorageError> {
+    BlockChain::create(storage, Durability::Process, CACHE_BYTES, genesis(accounts, kind)?)
 }
 
 fn genesis(accounts: &[Account], kind: StateKind) -> Result<Commit, StorageError> {
@@ -143,16 +153,33 @@ fn genesis(accounts: &[Account], kind: StateKind) -> Result<Commit, StorageError
     Ok(Commit { block: Arc::new(block), writes, nodes, commitment, epoch_start: None })
 }
 
-fn execute(chain: &BlockChain, runner: Runner) -> Result<ExecutedBlock, StorageError> {
-    let head = chain.head();
-    BlockExecutor::with_runner(runner).execute(BlockOrder {
+/// How a block is executed.
+pub(super) struct Way {
+    /// By which rules.
+    pub fork: Fork,
+    /// Who helps.
+    pub crew: Arc<Crew>,
+    /// Serially or in parallel.
+    pub mode: Mode,
+}
+
+/// Executes a block of some transactions, [`MAX_TRANSACTIONS`] at most, on the chain's state.
+pub(super) fn execute(
+    chain: &BlockChain,
+    block: &EthereumBlock,
+    transactions: Arc<[EthereumTransaction]>,
+    Way { fork, crew, mode }: Way,
+) -> Result<ExecutedBlock, StorageError> {
+    let (head, block, stand_ins) = (chain.head(), block.clone(), STAND_INS[..transactions.len()].to_vec());
+    let make = move || Runner { executor: EthereumExecutor::new(fork, block.clone()), transactions: Arc::clone(&transactions) };
+    BlockExecutor::with_runner(make, crew).always(mode).execute(BlockOrder {
         parent_hash: head.hash,
         number: 1,
         timestamp_ms: 1,
         tx_gas_limit: u64::MAX,
         sealer: 0,
         sealer_list: vec![NodeId([1; 64])],
-        transactions: vec![STAND_IN.clone()],
+        transactions: stand_ins,
         state: chain.state(),
         commitment: &chain.commitment()?,
         hashes: &TestHashes,
@@ -203,7 +230,7 @@ fn built_root(storage: &dyn Storage, committed: &StateAccumulator) -> Result<B25
 
 #[cfg(test)]
 mod tests {
-    use millrace_base::{Address, U256};
+    use millrace_base::Address;
 
     use super::*;
 
@@ -221,8 +248,7 @@ mod tests {
     fn both_kinds_of_state_have_one_ethereum_root() {
         let root = |kind| {
             let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
-            let commit = genesis(&[account(b"code")], kind).unwrap();
-            BlockChain::create(Arc::clone(&storage), Durability::Process, CACHE_BYTES, commit).unwrap();
+            begin(Arc::clone(&storage), &[account(b"code")], kind).unwrap();
             read_back(&storage).unwrap().root
         };
         assert_eq!(root(StateKind::Mpt), root(StateKind::Storage));

@@ -36,6 +36,10 @@ pub struct Counts {
     pub passed: u64,
     /// Not as expected.
     pub failed: u64,
+    /// Tests whose cases gave, as one block, the same on several threads as on one.
+    pub batches: u64,
+    /// Those that did not.
+    pub failed_batches: u64,
     /// Not run, by reason.
     pub skipped: BTreeMap<Skip, u64>,
 }
@@ -76,6 +80,17 @@ impl Tally {
         self.describe(file, format!("{fork} {case}"), reason);
     }
 
+    /// The cases of a test gave the same as one block in parallel.
+    pub fn pass_batch(&mut self, fork: &str) {
+        self.of(fork).batches += 1;
+    }
+
+    /// They did not.
+    pub fn fail_batch(&mut self, fork: &str, file: &Path, case: &str, reason: String) {
+        self.of(fork).failed_batches += 1;
+        self.describe(file, format!("{fork} {case}"), reason);
+    }
+
     /// Cases were left out.
     pub fn skip(&mut self, fork: &str, why: Skip, cases: usize) {
         *self.of(fork).skipped.entry(why).or_default() += cases as u64;
@@ -108,6 +123,8 @@ impl Tally {
             let sum = self.of(&fork);
             sum.passed += counts.passed;
             sum.failed += counts.failed;
+            sum.batches += counts.batches;
+            sum.failed_batches += counts.failed_batches;
             for (why, count) in counts.skipped {
                 *sum.skipped.entry(why).or_default() += count;
             }
@@ -130,7 +147,7 @@ impl Tally {
 
     /// Whether everything that was run went as expected.
     pub fn is_clean(&self) -> bool {
-        self.totals().1 == 0 && self.unreadable == 0
+        self.totals().1 == 0 && self.unreadable == 0 && self.forks.values().all(|counts| counts.failed_batches == 0)
     }
 
     /// Forks in their order, those that are not run last.
@@ -142,12 +159,19 @@ impl Tally {
 
     /// A table with the failures behind it.
     pub fn table(&self) -> String {
-        let mut text = String::from("fork                    run    passed    failed   skipped\n");
+        let mut text = String::from("fork                    run    passed    failed   skipped  as parallel blocks\n");
         let mut reasons: BTreeMap<Skip, u64> = BTreeMap::new();
         for (name, counts) in self.ordered() {
             let skipped: u64 = counts.skipped.values().sum();
             let run = counts.passed + counts.failed;
-            let _ = writeln!(text, "{name:<18} {run:>8}  {:>8}  {:>8}  {skipped:>8}", counts.passed, counts.failed);
+            let _ = writeln!(
+                text,
+                "{name:<18} {run:>8}  {:>8}  {:>8}  {skipped:>8}  {:>8} of {}",
+                counts.passed,
+                counts.failed,
+                counts.batches,
+                counts.batches + counts.failed_batches
+            );
             for (why, count) in &counts.skipped {
                 *reasons.entry(*why).or_default() += count;
             }
@@ -172,7 +196,10 @@ impl Tally {
             let skipped: serde_json::Map<_, _> =
                 counts.skipped.iter().map(|(why, count)| (why.reason().to_owned(), json!(count))).collect();
             let run = counts.passed + counts.failed;
-            (name.to_owned(), json!({"run": run, "passed": counts.passed, "failed": counts.failed, "skipped": skipped}))
+            (
+                name.to_owned(),
+                json!({"run": run, "passed": counts.passed, "failed": counts.failed, "skipped": skipped, "batches": counts.batches, "failedBatches": counts.failed_batches}),
+            )
         };
         let forks: serde_json::Map<_, _> = self.ordered().into_iter().map(fork).collect();
         let failure = |failure: &Failure| json!({"file": failure.file, "case": failure.case, "reason": failure.reason});

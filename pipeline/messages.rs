@@ -75,6 +75,8 @@ pub enum ToOrder {
     },
     /// Executing or committing failed for good: order nothing more in this group.
     Failed(GroupId),
+    /// Sessions with other nodes were opened or lost: engines are told whom they reach. A hint, which is looked for as well.
+    PeersChanged,
 }
 
 /// Downloaded blocks of one group that may be on their way to the order stage, above the last height that is durable: enough to keep

@@ -15,7 +15,7 @@ use millrace_ledger::view::SubmitError;
 use crate::evidence::EvidenceLog;
 use crate::frames::{self, Frame, FrameInlet};
 use crate::messages::{Checked, Done, Incoming, MAX_BLOCKS_HANDED_IN, ToCommit, ToExecute, ToNotify, ToOrder, ToSync};
-use crate::peers::Peers;
+use crate::peers::{Peers, PeersInlet};
 use crate::runtime::{
     LaneQueue, LaneSender, LaneSpec, PinnedQueue, Pinning, Policy, Queue, QueueSpec, Sender, StageSpec, Topology, TopologyBuilder,
     TopologyError,
@@ -103,6 +103,8 @@ pub struct Inlets {
     pub sync: SyncInlet,
     /// Consensus messages of other nodes.
     pub frames: FrameInlet,
+    /// Sessions that come and go.
+    pub peers: PeersInlet,
     /// Groups to open and close.
     pub groups: GroupInlet,
 }
@@ -144,6 +146,7 @@ struct Queues {
     submissions: LaneQueue<Incoming>,
     repairs: LaneQueue<Incoming>,
     frames: LaneQueue<Frame>,
+    links: Queue<ToOrder>,
     to_order: Queue<ToOrder>,
     to_execute: PinnedQueue<ToExecute>,
     to_commit: PinnedQueue<ToCommit>,
@@ -184,6 +187,8 @@ fn declare(builder: &mut TopologyBuilder, workers: Workers, max_groups: usize) -
         why: "beside the clients' lanes, so that their flood cannot keep a proposal incomplete; the order stage asks again",
     });
     let frames = builder.lanes(frames::lane_spec(MAX_GROUPS));
+    let links =
+        builder.queue::<ToOrder>(QueueSpec::new("links", 1, Policy::DropNew, "a word that sessions changed; one that waits says it all"));
     let inner = max_groups * ITEMS_PER_GROUP;
     let to_order = builder.queue::<ToOrder>(QueueSpec::new(
         "to-order",
@@ -206,7 +211,7 @@ fn declare(builder: &mut TopologyBuilder, workers: Workers, max_groups: usize) -
         Policy::DropOldest,
         "events are hints, the chain has the blocks; a slow listener must not hold up commits",
     ));
-    Queues { submissions, repairs, frames, to_order, to_execute, to_commit, to_notify, sync: declare_sync(builder, max_groups) }
+    Queues { submissions, repairs, frames, links, to_order, to_execute, to_commit, to_notify, sync: declare_sync(builder, max_groups) }
 }
 
 fn declare_sync(builder: &mut TopologyBuilder, max_groups: usize) -> SyncQueues {
@@ -251,7 +256,7 @@ fn declare_sync(builder: &mut TopologyBuilder, max_groups: usize) -> SyncQueues 
 
 /// The ends that the outside holds.
 fn open_doors(builder: &mut TopologyBuilder, queues: &Queues) -> Inlets {
-    let Queues { submissions, repairs, frames, to_order, sync, .. } = queues;
+    let Queues { submissions, repairs, frames, links, to_order, sync, .. } = queues;
     let submit = builder.ingress("rpc", submissions);
     let sync = SyncInlet::new(
         builder.ingress("node", &sync.groups),
@@ -267,7 +272,8 @@ fn open_doors(builder: &mut TopologyBuilder, queues: &Queues) -> Inlets {
         frames: frames.clone(),
         sync: sync.clone(),
     };
-    Inlets { submissions: submit, frames: votes, sync, groups }
+    let peers = PeersInlet(builder.ingress("peers", links));
+    Inlets { submissions: submit, frames: votes, peers, sync, groups }
 }
 
 /// Wires the node.
@@ -320,6 +326,7 @@ fn wire_order(builder: &mut TopologyBuilder, queues: &Queues, parts: Parts) {
     });
     order.reads(&queues.to_order, |item| item);
     order.reads(&queues.frames, ToOrder::Frame);
+    order.reads(&queues.links, |item| item);
     order.reads(&queues.sync.downloaded, |item| item);
     let outputs = OrderOutputs {
         execute: order.writes(&queues.to_execute),

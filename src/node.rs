@@ -88,7 +88,8 @@ impl Node {
         let on_fault = Arc::new(move |fault: &StageFault| stage_failed(&fault_registry, fault));
         let pipeline = Pipeline::start(topology, &PipelineConfig { affinity, on_fault }).map_err(|error| bug(&error.to_string()))?;
         let channel_end = ChannelEnd::default();
-        let network = network::start(&config, (inlets.frames.clone(), inlets.sync.clone()), channel_end.clone())?.map(Arc::new);
+        let network =
+            network::start(&config, (inlets.frames.clone(), inlets.sync.clone(), inlets.peers), channel_end.clone())?.map(Arc::new);
         if let Some(network) = &network {
             peers.attach(Arc::clone(network));
         }

@@ -268,7 +268,7 @@ impl PbftEngine {
             Input::Committed { height } => self.on_committed(height),
             Input::Block(block) => self.on_block(*block),
             Input::Pending(is_pending) => self.is_pending = is_pending,
-            Input::Tick => {}
+            Input::Reachable(_) | Input::Leaving | Input::Tick => {}
         }
     }
 

@@ -9,7 +9,7 @@ use millrace_base::fault::Fault;
 use millrace_base::{Bytes, GroupId, NodeId};
 use millrace_network::{AccessLists, Frame, FrameKind, FrameSink, NetworkConfig, NodeIdentity, PeerNetwork, TlsMaterial};
 use millrace_pipeline::frames::FrameInlet;
-use millrace_pipeline::peers::{PeerKind, Peers};
+use millrace_pipeline::peers::{PeerKind, Peers, PeersInlet};
 use millrace_pipeline::stages::sync::SyncInlet;
 use millrace_rpc::channel::ChannelServer;
 use millrace_rpc::channel::amop::{AmopPeers, PeerMessage};
@@ -108,6 +108,7 @@ impl ChannelEnd {
 struct Switch {
     consensus: FrameInlet,
     sync: SyncInlet,
+    peers: PeersInlet,
     channel: ChannelEnd,
 }
 
@@ -132,14 +133,17 @@ impl FrameSink for Switch {
 
     fn connected(&self, peer: NodeId) {
         self.channel.tell(|server| server.peer_connected(peer));
+        self.peers.changed();
     }
 
     fn disconnected(&self, peer: NodeId) {
         self.channel.tell(|server| server.peer_gone(peer));
+        self.peers.changed();
     }
 
     fn groups_changed(&self, _: NodeId, groups: &[GroupId]) {
         groups.iter().for_each(|group| self.sync.peers_changed(*group));
+        self.peers.changed();
     }
 }
 
@@ -147,7 +151,11 @@ impl FrameSink for Switch {
 ///
 /// # Errors
 /// Certificates that do not fit, or a port that is taken, with what to do.
-pub(super) fn start(config: &NodeConfig, inlets: (FrameInlet, SyncInlet), channel: ChannelEnd) -> Result<Option<PeerNetwork>, Fault> {
+pub(super) fn start(
+    config: &NodeConfig,
+    inlets: (FrameInlet, SyncInlet, PeersInlet),
+    channel: ChannelEnd,
+) -> Result<Option<PeerNetwork>, Fault> {
     let p2p = &config.p2p;
     if p2p.peers.is_empty() && !p2p.key.exists() {
         tracing::info!("this node has no P2P certificate and no peers: it runs alone");
@@ -163,8 +171,8 @@ pub(super) fn start(config: &NodeConfig, inlets: (FrameInlet, SyncInlet), channe
     if !p2p.compress {
         network.compress_above = usize::MAX;
     }
-    let (consensus, sync) = inlets;
-    PeerNetwork::start(network, Arc::new(Switch { consensus, sync, channel })).map(Some)
+    let (consensus, sync, peers) = inlets;
+    PeerNetwork::start(network, Arc::new(Switch { consensus, sync, peers, channel })).map(Some)
 }
 
 /// The lists as the network takes them: an empty whitelist admits everybody.

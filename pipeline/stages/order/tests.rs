@@ -391,3 +391,28 @@ fn stopping_node_waits_for_final_blocks_and_not_for_other_sealers() {
     bench.run_stages();
     assert!(bench.stage.drained());
 }
+
+#[test]
+fn engine_hears_whom_it_reaches_when_that_changes_and_that_the_node_or_group_stops() {
+    let reached = |bench: &Bench, id| {
+        let nodes = |input| if let Input::Reachable(nodes) = input { Some(nodes) } else { None };
+        bench.inputs(id).into_iter().filter_map(nodes).collect::<Vec<_>>()
+    };
+    let mut bench = Bench::new();
+    bench.connect(&[2]);
+    bench.open(1);
+    bench.open(2);
+    assert_eq!(reached(&bench, 1), [[2].map(node)]);
+    bench.connect(&[2, 3]);
+    bench.hand(ToOrder::PeersChanged);
+    bench.hand(ToOrder::PeersChanged);
+    assert_eq!((reached(&bench, 1), reached(&bench, 2).len()), (vec![[2, 3].map(node).to_vec()], 2));
+    bench.connect(&[3]);
+    bench.pass_ms(1_000);
+    assert_eq!(reached(&bench, 1), [[3].map(node)], "also when nobody said so");
+    bench.close(1);
+    assert!(matches!(bench.inputs(1)[..], [Input::Leaving]));
+    bench.inputs(2);
+    bench.stage.on_stop();
+    assert!(matches!(bench.inputs(2)[..], [Input::Leaving]));
+}

@@ -122,6 +122,7 @@ impl World {
             for group in running.ledgers.keys() {
                 running.inlets.sync.peers_changed(*group);
             }
+            running.inlets.peers.changed();
             self.schedule(place);
         }
     }

@@ -139,6 +139,12 @@ impl GroupInlet {
         self.sync.close(group);
         self.order.send(ToOrder::Close(group, done)).is_ok()
     }
+
+    /// Cuts off a group that is being closed and does not come to its end; see [`ToOrder::Abandon`]. Its database is closed when whoever
+    /// holds it up has let go. `false`, and `done` is never called, when the node is stopping.
+    pub fn abandon(&self, group: GroupId, done: Done) -> bool {
+        self.order.send(ToOrder::Abandon(group, done)).is_ok()
+    }
 }
 
 /// The queues between verification and notice.

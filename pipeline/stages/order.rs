@@ -124,10 +124,12 @@ impl OrderStage {
         match input {
             ToOrder::Open(ledger) => self.open(ledger, now_ms),
             ToOrder::Close(group, done) => self.close(group, done, now_ms),
-            ToOrder::Closed(group) => {
-                self.groups.remove(&group);
-                self.outbox.out.extend(self.closing.remove(&group).map(Out::Done));
-            }
+            ToOrder::Abandon(group, done) => self.abandon(group, done),
+            ToOrder::Closed(group) => match (self.groups.remove(&group), self.closing.remove(&group)) {
+                (Some(_), done) => self.outbox.out.extend(done.map(Out::Done)),
+                // It was abandoned: nothing of it waits to leave, and the outbox may be held back.
+                (None, done) => done.into_iter().for_each(|done| done()),
+            },
             ToOrder::Wake(group) => self.with(group, |order, outbox| order.on_wake(now_ms, outbox)),
             ToOrder::Frame(frame) => {
                 // While nothing can leave, reacting would only pile effects up; consensus repeats what matters.
@@ -180,6 +182,20 @@ impl OrderStage {
         // Somebody who waits already is told that it is out of his hands: the group is being closed for the newer one.
         self.outbox.out.extend(self.closing.insert(group, done).map(Out::Done));
         self.with(group, |order, outbox| order.close(now_ms, outbox));
+    }
+
+    fn abandon(&mut self, group: GroupId, done: Done) {
+        let had_close = self.outbox.forget(group);
+        let is_letting_go = match self.groups.remove(&group) {
+            Some(order) => order.has_let_go() && !had_close,
+            None => self.closing.contains_key(&group),
+        };
+        self.outbox.out.extend(self.closing.insert(group, done).map(Out::Done));
+        // Past the outbox, which may be held back: the execute stage tells nobody. It is told once, since its answer to a second word could
+        // meet the group when it has been opened again.
+        if !is_letting_go {
+            let _ = self.outputs.execute.send(group, ToExecute::Close(group));
+        }
     }
 
     /// Tells engines whom they reach, where that has changed.

@@ -181,6 +181,9 @@ impl GroupOrder {
     }
 
     pub fn on_frame(&mut self, from: NodeId, payload: Bytes, now_ms: u64, outbox: &mut Outbox) {
+        if !self.refusals.listens_to(&from, now_ms) {
+            return;
+        }
         self.advance(Input::Frame { from, payload }, now_ms, outbox);
         self.settle(now_ms, outbox);
     }
@@ -253,6 +256,11 @@ impl GroupOrder {
             }
             State::Closing | State::LetGo => {}
         }
+    }
+
+    /// Whether the execute stage was told to let go of the group.
+    pub fn has_let_go(&self) -> bool {
+        self.state == State::LetGo
     }
 
     fn let_go(&mut self, outbox: &mut Outbox) {

@@ -14,6 +14,7 @@ use millrace_pipeline::stages::sync::SyncInlet;
 use millrace_rpc::channel::ChannelServer;
 use millrace_rpc::channel::amop::{AmopPeers, PeerMessage};
 
+use super::peer_rates::PeerRates;
 use crate::config::{NodeConfig, PeerLists};
 
 /// Name of the file in the data directory that keeps peers added and erased while running.
@@ -105,19 +106,23 @@ impl ChannelEnd {
 }
 
 /// Takes frames to the stages, and those of clients to the channel server.
-struct Switch {
-    consensus: FrameInlet,
-    sync: SyncInlet,
-    peers: PeersInlet,
-    channel: ChannelEnd,
+pub(super) struct PeerDoors {
+    pub consensus: FrameInlet,
+    pub sync: SyncInlet,
+    pub peers: PeersInlet,
+    pub channel: ChannelEnd,
+    pub rates: Arc<PeerRates>,
 }
 
-impl FrameSink for Switch {
+impl FrameSink for PeerDoors {
     fn frame(&self, from: NodeId, frame: Frame) {
         if frame.kind == FrameKind::Amop {
+            if !self.rates.admit(from, frame.payload.len()) {
+                return;
+            }
             match PeerMessage::decode(&frame.payload) {
                 Ok(message) => self.channel.tell(|server| server.peer_message(from, message)),
-                Err(error) => tracing::warn!(peer = %from, %error, "a peer's message for clients cannot be read; it is dropped"),
+                Err(error) => self.rates.unreadable(from, &error),
             }
             return;
         }
@@ -138,6 +143,7 @@ impl FrameSink for Switch {
 
     fn disconnected(&self, peer: NodeId) {
         self.channel.tell(|server| server.peer_gone(peer));
+        self.rates.gone(&peer);
         self.peers.changed();
     }
 
@@ -151,11 +157,7 @@ impl FrameSink for Switch {
 ///
 /// # Errors
 /// Certificates that do not fit, or a port that is taken, with what to do.
-pub(super) fn start(
-    config: &NodeConfig,
-    inlets: (FrameInlet, SyncInlet, PeersInlet),
-    channel: ChannelEnd,
-) -> Result<Option<PeerNetwork>, Fault> {
+pub(super) fn start(config: &NodeConfig, doors: PeerDoors) -> Result<Option<PeerNetwork>, Fault> {
     let p2p = &config.p2p;
     if p2p.peers.is_empty() && !p2p.key.exists() {
         tracing::info!("this node has no P2P certificate and no peers: it runs alone");
@@ -171,8 +173,7 @@ pub(super) fn start(
     if !p2p.compress {
         network.compress_above = usize::MAX;
     }
-    let (consensus, sync, peers) = inlets;
-    PeerNetwork::start(network, Arc::new(Switch { consensus, sync, peers, channel })).map(Some)
+    PeerNetwork::start(network, Arc::new(doors)).map(Some)
 }
 
 /// The lists as the network takes them: an empty whitelist admits everybody.

@@ -51,6 +51,9 @@ pub enum ToOrder {
     /// Order this group no more, and answer once no stage holds anything of it but what [`Done`]'s owner still sends. Blocks that are
     /// final already are committed first; everything else is taken up again when the group is opened.
     Close(GroupId, Done),
+    /// Forget this group at once, as a crash would, because it could not be closed in time; and answer once the execute stage has let go of
+    /// it. What was not durable is lost here, and taken from the other nodes or done again when the group is opened.
+    Abandon(GroupId, Done),
     /// The execute stage has let go of a group that is being closed.
     Closed(GroupId),
     /// The pool has transactions that it did not have before.
@@ -75,6 +78,8 @@ pub enum ToOrder {
     },
     /// Executing or committing failed for good: order nothing more in this group.
     Failed(GroupId),
+    /// Sessions with other nodes were opened or lost: engines are told whom they reach. A hint, which is looked for as well.
+    PeersChanged,
 }
 
 /// Downloaded blocks of one group that may be on their way to the order stage, above the last height that is durable: enough to keep

@@ -16,7 +16,7 @@ use millrace_ledger::view::SubmitError;
 use crate::evidence::EvidenceLog;
 use crate::frames::{self, Frame, FrameInlet};
 use crate::messages::{Checked, Done, Incoming, MAX_BLOCKS_HANDED_IN, ToCommit, ToExecute, ToNotify, ToOrder, ToSync};
-use crate::peers::Peers;
+use crate::peers::{Peers, PeersInlet};
 use crate::runtime::{
     LaneQueue, LaneSender, LaneSpec, PinnedQueue, Pinning, Policy, Queue, QueueSpec, Sender, StageSpec, Topology, TopologyBuilder,
     TopologyError,
@@ -106,6 +106,8 @@ pub struct Inlets {
     pub sync: SyncInlet,
     /// Consensus messages of other nodes.
     pub frames: FrameInlet,
+    /// Sessions that come and go.
+    pub peers: PeersInlet,
     /// Groups to open and close.
     pub groups: GroupInlet,
 }
@@ -140,6 +142,12 @@ impl GroupInlet {
         self.sync.close(group);
         self.order.send(ToOrder::Close(group, done)).is_ok()
     }
+
+    /// Cuts off a group that is being closed and does not come to its end; see [`ToOrder::Abandon`]. Its database is closed when whoever
+    /// holds it up has let go. `false`, and `done` is never called, when the node is stopping.
+    pub fn abandon(&self, group: GroupId, done: Done) -> bool {
+        self.order.send(ToOrder::Abandon(group, done)).is_ok()
+    }
 }
 
 /// The queues between verification and notice.
@@ -147,6 +155,7 @@ struct Queues {
     submissions: LaneQueue<Incoming>,
     repairs: LaneQueue<Incoming>,
     frames: LaneQueue<Frame>,
+    links: Queue<ToOrder>,
     to_order: Queue<ToOrder>,
     to_execute: PinnedQueue<ToExecute>,
     to_commit: PinnedQueue<ToCommit>,
@@ -187,6 +196,8 @@ fn declare(builder: &mut TopologyBuilder, workers: Workers, max_groups: usize) -
         why: "beside the clients' lanes, so that their flood cannot keep a proposal incomplete; the order stage asks again",
     });
     let frames = builder.lanes(frames::lane_spec(MAX_GROUPS));
+    let links =
+        builder.queue::<ToOrder>(QueueSpec::new("links", 1, Policy::DropNew, "a word that sessions changed; one that waits says it all"));
     let inner = max_groups * ITEMS_PER_GROUP;
     let to_order = builder.queue::<ToOrder>(QueueSpec::new(
         "to-order",
@@ -209,7 +220,7 @@ fn declare(builder: &mut TopologyBuilder, workers: Workers, max_groups: usize) -
         Policy::DropOldest,
         "events are hints, the chain has the blocks; a slow listener must not hold up commits",
     ));
-    Queues { submissions, repairs, frames, to_order, to_execute, to_commit, to_notify, sync: declare_sync(builder, max_groups) }
+    Queues { submissions, repairs, frames, links, to_order, to_execute, to_commit, to_notify, sync: declare_sync(builder, max_groups) }
 }
 
 fn declare_sync(builder: &mut TopologyBuilder, max_groups: usize) -> SyncQueues {
@@ -254,7 +265,7 @@ fn declare_sync(builder: &mut TopologyBuilder, max_groups: usize) -> SyncQueues 
 
 /// The ends that the outside holds.
 fn open_doors(builder: &mut TopologyBuilder, queues: &Queues) -> Inlets {
-    let Queues { submissions, repairs, frames, to_order, sync, .. } = queues;
+    let Queues { submissions, repairs, frames, links, to_order, sync, .. } = queues;
     let submit = builder.ingress("rpc", submissions);
     let sync = SyncInlet::new(
         builder.ingress("node", &sync.groups),
@@ -270,7 +281,8 @@ fn open_doors(builder: &mut TopologyBuilder, queues: &Queues) -> Inlets {
         frames: frames.clone(),
         sync: sync.clone(),
     };
-    Inlets { submissions: submit, frames: votes, sync, groups }
+    let peers = PeersInlet(builder.ingress("peers", links));
+    Inlets { submissions: submit, frames: votes, peers, sync, groups }
 }
 
 /// Wires the node.
@@ -324,6 +336,7 @@ fn wire_order(builder: &mut TopologyBuilder, queues: &Queues, parts: Parts) {
     });
     order.reads(&queues.to_order, |item| item);
     order.reads(&queues.frames, ToOrder::Frame);
+    order.reads(&queues.links, |item| item);
     order.reads(&queues.sync.downloaded, |item| item);
     let outputs = OrderOutputs {
         execute: order.writes(&queues.to_execute),

@@ -8,6 +8,7 @@ mod groups;
 mod handle;
 mod metrics;
 mod network;
+mod peer_rates;
 mod report;
 
 use std::fs::{self, File};
@@ -41,6 +42,7 @@ use crate::reload::{Running, Watcher};
 use groups::{Groups, storage_fault};
 use handle::{Doors, NodeHandle, Reloaded};
 use network::{ChannelEnd, NetworkPeers};
+use peer_rates::PeerRates;
 
 /// Block cache of commands that read a database.
 const READ_ONLY_CACHE_BYTES: usize = 64 << 20;
@@ -97,12 +99,20 @@ impl Node {
         let on_fault = Arc::new(move |fault: &StageFault| stage_failed(&fault_registry, fault));
         let pipeline = Pipeline::start(topology, &PipelineConfig { affinity, on_fault }).map_err(|error| bug(&error.to_string()))?;
         let channel_end = ChannelEnd::default();
-        let network = network::start(&config, (inlets.frames.clone(), inlets.sync.clone()), channel_end.clone())?.map(Arc::new);
+        let rates = Arc::new(PeerRates::default());
+        let doors = network::PeerDoors {
+            consensus: inlets.frames.clone(),
+            sync: inlets.sync.clone(),
+            peers: inlets.peers,
+            channel: channel_end.clone(),
+            rates: Arc::clone(&rates),
+        };
+        let network = network::start(&config, doors)?.map(Arc::new);
         if let Some(network) = &network {
             peers.attach(Arc::clone(network));
         }
         groups.attach(inlets.groups);
-        let doors = Doors { submissions: inlets.submissions, frames: inlets.frames, sync: inlets.sync };
+        let doors = Doors { submissions: inlets.submissions, frames: inlets.frames, sync: inlets.sync, rates };
         let handle = Arc::new(NodeHandle::new(&config, groups, doors, (pipeline.metrics_handle(), crew), network.clone()));
         let view: Arc<dyn NodeView> = handle.clone();
         let mut http_config = HttpConfig { threads: config.rpc.threads, ..HttpConfig::new(config.rpc.listen) };
@@ -119,7 +129,8 @@ impl Node {
         let channel = Arc::new(ChannelServer::start(channel_config, Arc::clone(&view), Arc::new(peers))?);
         listener.attach(&channel);
         channel_end.attach(&channel, network.as_deref());
-        let watcher = Watcher::new(&config.file, Box::new(Reloaded { handle: Arc::clone(&handle), access })).start()?;
+        let reloaded = Reloaded { handle: Arc::clone(&handle), access, channel: Arc::downgrade(&channel) };
+        let watcher = Watcher::new(&config.file, Box::new(reloaded)).start()?;
         let http = HttpServer::start(&http_config, Arc::clone(&view))?;
         let operator = config.operator_listen.map(|listen| OperatorServer::start(listen, view, config.p2p.peers_a_request)).transpose()?;
         Ok(Self { pipeline, http, channel, operator, handle, network, picture, watcher, _lock: lock })

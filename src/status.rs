@@ -55,6 +55,9 @@ pub struct GroupReport {
     pub group: u16,
     /// Where it is in its life.
     pub state: GroupState,
+    /// What went wrong when it was stopped last.
+    #[serde(default)]
+    pub error: Option<String>,
     /// Figures, while it runs.
     pub running: Option<RunningGroup>,
 }

@@ -123,11 +123,13 @@ impl OrderStage {
     fn take(&mut self, input: ToOrder, now_ms: u64) {
         match input {
             ToOrder::Open(ledger) => self.open(ledger, now_ms),
-            ToOrder::Close(group, done) => self.close(group, done),
-            ToOrder::Closed(group) => {
-                self.groups.remove(&group);
-                self.outbox.out.extend(self.closing.remove(&group).map(Out::Done));
-            }
+            ToOrder::Close(group, done) => self.close(group, done, now_ms),
+            ToOrder::Abandon(group, done) => self.abandon(group, done),
+            ToOrder::Closed(group) => match (self.groups.remove(&group), self.closing.remove(&group)) {
+                (Some(_), done) => self.outbox.out.extend(done.map(Out::Done)),
+                // It was abandoned: nothing of it waits to leave, and the outbox may be held back.
+                (None, done) => done.into_iter().for_each(|done| done()),
+            },
             ToOrder::Wake(group) => self.with(group, |order, outbox| order.on_wake(now_ms, outbox)),
             ToOrder::Frame(frame) => {
                 // While nothing can leave, reacting would only pile effects up; consensus repeats what matters.
@@ -142,6 +144,7 @@ impl OrderStage {
                 self.with(group, |order, outbox| order.on_committed(height, now_ms, outbox));
             }
             ToOrder::Failed(group) => self.with(group, GroupOrder::fail),
+            ToOrder::PeersChanged => self.look_at_peers(now_ms),
         }
     }
 
@@ -172,13 +175,34 @@ impl OrderStage {
         }
     }
 
-    fn close(&mut self, group: GroupId, done: Done) {
+    fn close(&mut self, group: GroupId, done: Done, now_ms: u64) {
         if !self.groups.contains_key(&group) {
             return self.outbox.out.push(Out::Done(done));
         }
         // Somebody who waits already is told that it is out of his hands: the group is being closed for the newer one.
         self.outbox.out.extend(self.closing.insert(group, done).map(Out::Done));
-        self.with(group, GroupOrder::close);
+        self.with(group, |order, outbox| order.close(now_ms, outbox));
+    }
+
+    fn abandon(&mut self, group: GroupId, done: Done) {
+        let had_close = self.outbox.forget(group);
+        let is_letting_go = match self.groups.remove(&group) {
+            Some(order) => order.has_let_go() && !had_close,
+            None => self.closing.contains_key(&group),
+        };
+        self.outbox.out.extend(self.closing.insert(group, done).map(Out::Done));
+        // Past the outbox, which may be held back: the execute stage tells nobody. It is told once, since its answer to a second word could
+        // meet the group when it has been opened again.
+        if !is_letting_go {
+            let _ = self.outputs.execute.send(group, ToExecute::Close(group));
+        }
+    }
+
+    /// Tells engines whom they reach, where that has changed.
+    fn look_at_peers(&mut self, now_ms: u64) {
+        for group in self.groups.keys().copied().collect::<Vec<_>>() {
+            self.with(group, |order, outbox| order.look_at_peers(now_ms, outbox));
+        }
     }
 
     /// Makes the turn's records durable and lets its results out.
@@ -243,8 +267,11 @@ impl OrderStage {
         }
         // Times that were set before the clock was set back mean nothing any more.
         let is_set_back = now_ms < std::mem::replace(&mut self.looked_ms, now_ms);
+        let mut is_said = false;
         if is_set_back || now_ms >= self.next_round_ms {
             self.expire(now_ms);
+            self.look_at_peers(now_ms);
+            is_said = true;
             self.next_round_ms = now_ms + ROUND_MS;
         }
         let is_due = |order: &GroupOrder| is_set_back || order.due_ms().is_some_and(|due_ms| due_ms <= now_ms);
@@ -255,7 +282,7 @@ impl OrderStage {
                 false => self.with(*group, |order, outbox| order.on_time(now_ms, outbox)),
             }
         }
-        if !due.is_empty() {
+        if is_said || !due.is_empty() {
             self.flush(now_ms);
         }
         let next_ms = self.groups.values().filter_map(GroupOrder::due_ms).chain([self.next_round_ms]).chain(self.retry_sync_at_ms).min();
@@ -295,7 +322,13 @@ impl Stage for OrderStage {
     }
 
     fn on_stop(&mut self) {
-        self.groups.values_mut().for_each(GroupOrder::hurry);
+        let now_ms = self.parts.clock.now_ms();
+        for group in self.groups.keys().copied().collect::<Vec<_>>() {
+            self.with(group, |order, outbox| order.leave(now_ms, outbox));
+        }
+        if self.held_back_ms(now_ms).is_none() {
+            self.flush(now_ms);
+        }
     }
 
     fn drained(&self) -> bool {

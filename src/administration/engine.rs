@@ -115,6 +115,12 @@ pub enum Input {
     Block(Box<FinalBlock>),
     /// Whether transactions wait in the pool that no proposal holds: a leader that leaves them waiting is replaced.
     Pending(bool),
+    /// The members of the group with which this node has a session now, ascending; told at the start and whenever it changes. It says
+    /// nothing of those who are connected but silent.
+    Reachable(Vec<NodeId>),
+    /// This node is about to stop, or to close the group: others shall not wait for it. What is in flight may still be finished, but
+    /// nothing new is begun. There is no way back but a new start.
+    Leaving,
     /// Time passed; see [`Engine::deadline_ms`].
     Tick,
 }

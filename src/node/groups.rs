@@ -15,6 +15,7 @@ use millrace_base::fault::{Fault, FaultKind};
 use millrace_core::{StateKind, Storage, StorageError};
 use millrace_ledger::view::{GroupChange, GroupChangeError, GroupSeed, GroupStatus};
 use millrace_ledger::{Genesis, Ledger, LedgerConfig, OpenError, Registry};
+use millrace_pipeline::messages::Done;
 use millrace_pipeline::topology::GroupInlet;
 use millrace_vm::EvmRules;
 use parking_lot::{Mutex, RwLock};
@@ -30,6 +31,9 @@ const INGRESS_BYTES: usize = 64 << 20;
 /// How long a group may take to stop: blocks in flight, and queries that hold its ledger.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long it may take to cut off one that did not stop in time: what the execute stage is doing.
+const CUT_PATIENCE: Duration = Duration::from_secs(5);
+
 /// See the module.
 pub(super) struct Groups {
     config: NodeConfig,
@@ -38,6 +42,10 @@ pub(super) struct Groups {
     registry: Arc<Registry>,
     inlet: RwLock<Option<GroupInlet>>,
     statuses: RwLock<BTreeMap<GroupId, GroupStatus>>,
+    /// Why groups did not stop in order, until they are started again.
+    errors: RwLock<BTreeMap<GroupId, String>>,
+    /// Groups that are stopping still although nobody waits for it: told when they have.
+    stuck: Mutex<BTreeMap<GroupId, mpsc::Receiver<()>>>,
     /// Held during a step.
     stepping: Mutex<()>,
 }
@@ -59,6 +67,8 @@ impl Groups {
             registry: Arc::default(),
             inlet: RwLock::new(None),
             statuses: RwLock::default(),
+            errors: RwLock::default(),
+            stuck: Mutex::default(),
             stepping: Mutex::default(),
             config: config.clone(),
         };
@@ -89,18 +99,42 @@ impl Groups {
 
     /// The statuses of all groups that the node knows.
     pub fn statuses(&self) -> BTreeMap<GroupId, GroupStatus> {
+        self.settle_stuck();
         self.statuses.read().clone()
     }
 
     /// The status of any group id.
     pub fn status(&self, group: GroupId) -> GroupStatus {
+        self.settle_stuck();
         self.statuses.read().get(&group).copied().unwrap_or(GroupStatus::Inexistent)
+    }
+
+    /// What went wrong when groups were stopped.
+    pub fn errors(&self) -> BTreeMap<GroupId, String> {
+        self.errors.read().clone()
+    }
+
+    /// Notes which of the groups that did not stop in time have done so meanwhile.
+    fn settle_stuck(&self) {
+        let stopped: Vec<GroupId> = {
+            let mut stuck = self.stuck.lock();
+            let stopped = stuck.iter().filter(|(_, told)| told.try_recv().is_ok()).map(|(group, _)| *group).collect::<Vec<_>>();
+            stopped.iter().for_each(|group| drop(stuck.remove(group)));
+            stopped
+        };
+        for group in stopped {
+            if let Err(error) = self.set_status(group, GroupStatus::Stopped) {
+                tracing::error!(%group, %error, "the group has stopped, but its status cannot be kept");
+                self.statuses.write().insert(group, GroupStatus::Stopped);
+            }
+        }
     }
 
     /// Takes a step.
     ///
     /// # Errors
-    /// Why it was not taken; a step that fails leaves the group as it was, but for one that was stopping: it is stopped at the next start.
+    /// Why it was not taken; a step that fails leaves the group as it was, but for one that was stopping: it is stopped as soon as what
+    /// holds it up has ended, at the latest at the next start.
     pub fn change(&self, group: GroupId, change: GroupChange) -> Result<(), GroupChangeError> {
         let _step = self.stepping.lock();
         let status = self.status(group);
@@ -194,6 +228,7 @@ impl Groups {
         let in_words = |fault: Fault| GroupChangeError::Failed(fault.to_string());
         let loaded = files::load(&self.config.group_dir, &self.config.data_dir, self.config.chain_id, group).map_err(in_words)?;
         let ledger = Arc::new(self.open_again(&loaded).map_err(in_words)?);
+        self.errors.write().remove(&group);
         self.set_status(group, GroupStatus::Running)?;
         self.registry.insert(Arc::clone(&ledger));
         match inlet.open(ledger) {
@@ -206,19 +241,26 @@ impl Groups {
         let inlet = self.inlet.read().clone().ok_or_else(|| GroupChangeError::Failed("the node is starting".into()))?;
         self.set_status(group, GroupStatus::Stopping)?;
         drop(self.registry.remove(group));
-        let (done, told) = mpsc::sync_channel(1);
-        let closing = inlet.close(
-            group,
-            Box::new(move || {
-                // Nobody listens any more when it took too long.
-                let _ = done.send(());
-            }),
-        );
-        if !closing || told.recv_timeout(STOP_PATIENCE).is_err() {
+        let is_told = |closing: bool, told: &mpsc::Receiver<()>, patience| closing && told.recv_timeout(patience).is_ok();
+        let (done, told) = done_and_told();
+        if !is_told(inlet.close(group, done), &told, STOP_PATIENCE) {
             let wait_s = STOP_PATIENCE.as_secs();
-            return Err(GroupChangeError::Failed(format!(
-                "group {group} has not stopped within {wait_s} s; it is stopped at the next start"
-            )));
+            let (done, told) = done_and_told();
+            if !is_told(inlet.abandon(group, done), &told, CUT_PATIENCE) {
+                self.stuck.lock().insert(group, told);
+                let error = format!(
+                    "it has not stopped within {wait_s} s and could not be cut off: a block is still being executed or its disk does not \
+                     answer; it is stopped as soon as that ends, at the latest when the node starts again"
+                );
+                self.errors.write().insert(group, error.clone());
+                return Err(GroupChangeError::Failed(format!("group {group}: {error}")));
+            }
+            let error = format!(
+                "it had not stopped within {wait_s} s and was cut off, as a crash would have done; nothing that was told to clients as \
+                 committed is lost"
+            );
+            tracing::error!(%group, error, "the group did not stop in order");
+            self.errors.write().insert(group, error);
         }
         self.set_status(group, GroupStatus::Stopped)
     }
@@ -268,6 +310,16 @@ impl Groups {
         };
         Ledger::open(ledger, storage).map_err(|error| open_fault(&group.data_path, error))
     }
+}
+
+/// What the pipeline calls at the end of a group, and who hears of it.
+fn done_and_told() -> (Done, mpsc::Receiver<()>) {
+    let (done, told) = mpsc::sync_channel(1);
+    let tell = move || {
+        // Nobody listens any more when it took too long.
+        let _ = done.send(());
+    };
+    (Box::new(tell), told)
 }
 
 /// The directory of a group: its database and its status.

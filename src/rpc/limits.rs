@@ -74,6 +74,10 @@ pub const MAX_PEER_TOPICS: usize = 65_536;
 /// Bytes queued for a client that does not read; its session is ended beyond. Holds the pushes of several full blocks.
 pub const MAX_QUEUED_BYTES: usize = 16 << 20;
 
+/// Bytes that the kernel holds unsent for one channel client. A client that reads nothing is noticed behind these and not behind the
+/// megabytes that the kernel would take otherwise, for every client.
+pub const UNSENT_BYTES: u32 = 128 << 10;
+
 /// Bytes queued for a client above which event logs wait until it has read: history is read again later, not queued.
 pub const EVENT_QUEUE_BYTES: usize = 1 << 20;
 

@@ -132,7 +132,10 @@ fn judge_group(group: &GroupReport, status: &NodeStatus, findings: &mut Findings
             GroupState::Stopped => (Level::Healthy, "It is stopped; startGroup on the operator port starts it."),
             GroupState::Removed => (Level::Healthy, "It is removed; its files are kept, recoverGroup brings it back."),
         };
-        return findings.add(level, text.into());
+        return match &group.error {
+            Some(error) => findings.add(Level::Degraded, format!("{text} When it was stopped: {error}.")),
+            None => findings.add(level, text.into()),
+        };
     };
     if let Some(reason) = &running.halted {
         let text = format!(

@@ -83,7 +83,7 @@ pub fn node(count: usize) -> NodeStatus {
         now_ms: NOW_MS,
         uptime_s: 3_725,
         is_stopping: false,
-        groups: vec![GroupReport { group: 1, state: GroupState::Running, running: Some(group(count)) }],
+        groups: vec![GroupReport { group: 1, state: GroupState::Running, error: None, running: Some(group(count)) }],
         network: NetworkReport {
             own_name: "node0".into(),
             known_names: BTreeMap::new(),

@@ -65,6 +65,13 @@ pub struct Options {
     pub timeout_s: u64,
     /// Length of the phase with faults.
     pub faults_ms: u64,
+    /// Heights of a group in flight, 1 to 8, the same at all nodes.
+    pub window: u64,
+    /// Whether commits wait for the disk, or only for the operating system: a loss of power takes what the process had written in neither
+    /// case, since here only the process is lost.
+    pub has_power_durability: bool,
+    /// Whether groups are closed and opened on running nodes.
+    pub has_group_steps: bool,
     /// See [`Bug`].
     pub planted: Option<Bug>,
 }
@@ -97,6 +104,9 @@ impl Options {
             block_limit: dice.pick(&[1, 3, 5, 50]),
             timeout_s: dice.pick(&[1, 2, 3]),
             faults_ms: 6_000 + dice.below(14_000),
+            window: 8,
+            has_power_durability: true,
+            has_group_steps: false,
             planted: overrides.planted,
         };
         let faulty = dice.below((sealers as u64 - 1) / 3 + 1);
@@ -107,6 +117,10 @@ impl Options {
                 _ => options.twins += 1,
             }
         }
+        // Last, so that a seed keeps the options it had before these were drawn.
+        options.window = dice.pick(&[1, 2, 3, 4, 5, 6, 7, 8, 8, 8]);
+        options.has_power_durability = dice.percent(60);
+        options.has_group_steps = dice.percent(40);
         options
     }
 

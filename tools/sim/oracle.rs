@@ -82,6 +82,11 @@ impl Oracle {
         self.accepted.push(Accepted { place, life, group, hash });
     }
 
+    /// A process has closed a group: what waited there is forgotten, as the clients that ask again find out.
+    pub fn closed(&mut self, place: usize, group: GroupId) {
+        self.accepted.retain(|accepted| (accepted.place, accepted.group) != (place, group));
+    }
+
     /// An honest process reported that it dropped accepted transactions.
     ///
     /// # Errors

@@ -391,3 +391,79 @@ fn stopping_node_waits_for_final_blocks_and_not_for_other_sealers() {
     bench.run_stages();
     assert!(bench.stage.drained());
 }
+
+#[test]
+fn engine_hears_whom_it_reaches_when_that_changes_and_that_the_node_or_group_stops() {
+    let reached = |bench: &Bench, id| {
+        let nodes = |input| if let Input::Reachable(nodes) = input { Some(nodes) } else { None };
+        bench.inputs(id).into_iter().filter_map(nodes).collect::<Vec<_>>()
+    };
+    let mut bench = Bench::new();
+    bench.connect(&[2]);
+    bench.open(1);
+    bench.open(2);
+    assert_eq!(reached(&bench, 1), [[2].map(node)]);
+    bench.connect(&[2, 3]);
+    bench.hand(ToOrder::PeersChanged);
+    bench.hand(ToOrder::PeersChanged);
+    assert_eq!((reached(&bench, 1), reached(&bench, 2).len()), (vec![[2, 3].map(node).to_vec()], 2));
+    bench.connect(&[3]);
+    bench.pass_ms(1_000);
+    assert_eq!(reached(&bench, 1), [[3].map(node)], "also when nobody said so");
+    bench.close(1);
+    assert!(matches!(bench.inputs(1)[..], [Input::Leaving]));
+    bench.inputs(2);
+    bench.stage.on_stop();
+    assert!(matches!(bench.inputs(2)[..], [Input::Leaving]));
+}
+
+#[test]
+fn group_that_cannot_be_closed_is_cut_off_and_can_be_opened_again() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    bench.open(2);
+    let first = transactions(1, 1..3);
+    bench.say(1, vec![bench::execute(1, &first)]);
+    bench.execute_all(1);
+    bench.fail_syncs(true);
+    bench.say(1, vec![record(1), bench::finalize(1)]);
+    let closed = bench.close(1);
+    bench.run_stages();
+    assert!(!closed.load(Ordering::Acquire), "the disk of the vote log is full");
+    let cut_off = bench.abandon(1);
+    bench.run_stages();
+    assert!(cut_off.load(Ordering::Acquire));
+    assert!(!bench.stage.groups.contains_key(&group(1)));
+    bench.fail_syncs(false);
+    bench.pass_ms(2_000);
+    assert_eq!(bench.ledger(1).chain().head().header.number, 0, "what was final and not durable is taken from others");
+    bench.open(1);
+    bench.run_block(1, 1, &first);
+    bench.run_block(2, 1, &transactions(2, 1..3));
+    assert!(
+        bench.abandon(7).load(Ordering::Acquire) || {
+            bench.run_stages();
+            true
+        }
+    );
+}
+
+#[test]
+fn member_that_is_refused_all_the_time_is_not_listened_to_for_a_while() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    let refused = || Effect::Refused { from: node(2), reason: "nonsense".into() };
+    for _ in 0..100 {
+        bench.say(1, vec![refused()]);
+    }
+    bench.inputs(1);
+    bench.say(1, vec![refused()]);
+    assert!(bench.inputs(1).is_empty(), "the engine does not hear it");
+    let other = Frame::unmetered(group(1), node(3), Bytes::from_static(b"vote"));
+    bench.hand(ToOrder::Frame(other));
+    assert!(matches!(bench.inputs(1)[..], [Input::Frame { .. }]), "but others");
+    bench.set_clock(FIRST_MS + 1_000);
+    bench.say(1, vec![]);
+    assert!(matches!(bench.inputs(1)[..], [Input::Frame { .. }]), "and it again later");
+    assert_eq!(bench.ledger(1).conduct().refusals(), 100);
+}

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bincode::{Decode, Encode};
 use millrace_base::{Address, RawTx, VerifiedTx, wire};
 
-use super::message::{Certificate, Content, Hash, Vote, VoteKind};
+use super::message::{Certificate, Content, Hash, NewView, Vote, VoteKind};
 use super::slot::Prepared;
 use crate::digest::Domain;
 use crate::engine::ProposalHeader;
@@ -32,6 +32,8 @@ pub enum Record {
     Floor { epoch: Hash, view: u64, is_view_change: bool },
     /// This node began a view.
     NewView { epoch: Hash, view: u64 },
+    /// A view was entered, with the proof that it began: without it a chain of which all nodes were killed would have to leave its view.
+    View { epoch: Hash, new_view: Box<NewView> },
 }
 
 impl Record {
@@ -54,7 +56,7 @@ impl Record {
 
     pub fn epoch(&self) -> Hash {
         match self {
-            Self::Vote { epoch, .. } | Self::Floor { epoch, .. } | Self::NewView { epoch, .. } => *epoch,
+            Self::Vote { epoch, .. } | Self::Floor { epoch, .. } | Self::NewView { epoch, .. } | Self::View { epoch, .. } => *epoch,
             Self::Prepared { certificate, .. } => certificate.brief.epoch,
         }
     }
@@ -111,6 +113,8 @@ pub struct Memory {
     pub promises: Promises,
     /// By height, the one of the highest view.
     pub prepared: BTreeMap<u64, Prepared>,
+    /// The proof of the highest view it entered.
+    pub new_view: Option<NewView>,
     /// Whether there was any record.
     pub is_fresh: bool,
 }
@@ -157,6 +161,11 @@ impl Memory {
                 }
             }
             Record::NewView { view, .. } => promises.began = promises.began.max(*view),
+            Record::View { new_view, .. } => {
+                if self.new_view.as_ref().is_none_or(|known| known.view < new_view.view) {
+                    self.new_view = Some((**new_view).clone());
+                }
+            }
             Record::Vote { .. } | Record::Prepared { .. } => {}
         }
     }

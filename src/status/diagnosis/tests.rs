@@ -195,7 +195,7 @@ fn full_pool_stopped_groups_certificates_and_doubled_identities_are_named() {
     let full = node_with(1, |group| group.pool.transactions = 140_000);
     assert!(of_group(&full).1[0].contains("140000 of 150000"));
     let mut status = node(1);
-    status.groups.push(GroupReport { group: 2, state: GroupState::Stopped, running: None });
+    status.groups.push(GroupReport { group: 2, state: GroupState::Stopped, error: None, running: None });
     assert_eq!(diagnose(&status).level(), Level::Healthy);
     status.certificates[1].days_left = 29;
     status.certificates[0].days_left = -2;

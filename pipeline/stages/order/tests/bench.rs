@@ -337,6 +337,14 @@ impl Bench {
         done
     }
 
+    /// As [`Self::close`], for a group that does not come to its end.
+    pub fn abandon(&mut self, id: i64) -> Arc<AtomicBool> {
+        let done = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&done);
+        self.hand(ToOrder::Abandon(group(id), Box::new(move || told.store(true, Ordering::Release))));
+        done
+    }
+
     /// One turn with one input.
     pub fn hand(&mut self, input: ToOrder) {
         self.stage.handle(&mut VecDeque::from([input]));

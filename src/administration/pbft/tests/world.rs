@@ -11,7 +11,7 @@ use millrace_base::{
 use super::super::{MAX_AHEAD_MS, PbftConfig, PbftEngine};
 use crate::digest::Domain;
 use crate::engine::{FinalBlock, Gathered, Input, Proposal};
-use crate::epoch::Epoch;
+use crate::epoch::{Epoch, Faults};
 
 /// Deterministic numbers from one seed (splitmix64).
 pub struct Dice(u64);
@@ -91,7 +91,7 @@ pub type Actions = HashMap<B256, Vec<usize>>;
 pub fn epoch(sealers: &[usize], start: u64, timeout_ms: u64) -> Epoch {
     let mut sealers: Vec<NodeId> = sealers.iter().map(|index| key(*index).node_id()).collect();
     sealers.sort();
-    Epoch { start, sealers, tx_count_limit: 5, tx_gas_limit: 1, consensus_timeout_ms: timeout_ms }
+    Epoch { start, sealers, faults: Faults::Byzantine, tx_count_limit: 5, tx_gas_limit: 1, consensus_timeout_ms: timeout_ms }
 }
 
 /// A block as this host has it, with the epoch that governs the next height.

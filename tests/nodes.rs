@@ -13,4 +13,5 @@ mod lifecycle;
 mod machines;
 mod membership;
 mod partition;
+mod raft;
 mod stranger;

@@ -342,4 +342,4 @@ impl Engine for PbftEngine {
 
 #[cfg(test)]
 #[path = "pbft/tests.rs"]
-mod tests;
+pub(crate) mod tests;

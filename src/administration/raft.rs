@@ -6,8 +6,8 @@
 //!          durable at a majority ──> ordered ──Execute/Executed──> checkpoint signed
 //!          checkpoints of a majority ──> final ──Committed──> durable
 //! ```
-//! The log, elections and their rules are those of the `raft` crate ([`node`]); this module gives it time, messages and a durable log,
-//! and does with ordered proposals what PBFT does. What it adds to the library's promises:
+//! The log, elections and their rules are in [`node`]; this module gives them time, messages and a durable log, and does with ordered
+//! proposals what PBFT does. What it adds to the promises of a raft log:
 //!
 //! - **An acknowledged entry brings its transactions.** Entries carry hashes; a follower takes an entry only once it has the
 //!   transactions, and records them with it ([`replicate`]). So a majority has them when the entry is ordered.
@@ -186,22 +186,17 @@ impl RaftEngine {
         let height = self.epoch.start.saturating_sub(1);
         let contents = (height == self.committed_height).then_some(self.committed_contents.1.0);
         let fresh = Position { index: 0, term: 0, height, contents };
-        let voters = (0..self.epoch.sealers.len()).map(|sealer| sealer as u64 + 1).collect();
-        let log = records::restore(&self.records, self.epoch_hash, fresh, &self.domain, voters);
-        self.replication.promised = log.promise();
+        let (log, promise) = records::restore(&self.records, self.epoch_hash, fresh, &self.domain);
+        self.replication.promised = promise;
         let own_epoch = self.epoch_hash;
         self.records.retain(|record| record.epoch() != own_epoch);
-        match Node::new(own, log, &mut self.ticks) {
-            Ok(mut node) => {
-                if leads || self.epoch.sealers.len() == 1 {
-                    node.campaign(&mut self.ticks);
-                }
-                let end = node.log().end().height;
-                self.node = Some(node);
-                self.reserve_log(end);
-            }
-            Err(reason) => self.lost = Some(format!("its recorded log cannot be used ({reason})")),
+        let end = log.end().height;
+        let mut node = Node::new(own, self.epoch.sealers.len(), (log, promise), &mut self.ticks);
+        if leads || self.epoch.sealers.len() == 1 {
+            node.campaign(&mut self.ticks);
         }
+        self.node = Some(node);
+        self.reserve_log(end);
     }
 
     /// Highest height that messages are taken for: others may be a window ahead.

@@ -14,6 +14,13 @@ use crate::epoch::Epoch;
 use crate::pbft::message::{Vote, VoteKind, contents_of};
 use crate::pbft::signing::sign;
 
+/// Windows of durable heights whose entries stay in the log, for members that are a little behind: as many blocks as come while sync
+/// downloads some.
+const LOG_WINDOWS: u64 = 16;
+
+/// Bytes of entries above which only one window of them stays.
+const LOG_BYTES: usize = 8 << 20;
+
 impl RaftEngine {
     pub(super) fn execute_ordered(&mut self) {
         let last = self.committed_height.saturating_add(self.window);
@@ -184,7 +191,8 @@ impl RaftEngine {
         if let Some(node) = &mut self.node {
             let decided = node.committed();
             node.log_mut().forget_transactions(height);
-            node.log_mut().compact(kept, decided);
+            let windows = if node.log().bytes() > LOG_BYTES { 1 } else { LOG_WINDOWS };
+            node.log_mut().compact(height.saturating_sub(windows * self.window), decided);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The log of one epoch as the library sees it: entries above a base, each with the proposal it carries.
+//! The log of one epoch: entries above a base, each with the proposal it carries.
 //!
 //! Invariants: heights of proposals rise by one from entry to entry; an entry of a height that is not durable yet has its transactions;
 //! everything at or below the base is decided. Entries are counted from 1 in every epoch.
@@ -7,8 +7,6 @@ use std::collections::VecDeque;
 
 use bincode::{Decode, Encode};
 use millrace_base::{B256, Bytes, VerifiedTx, wire};
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
-use raft::{Error, GetEntriesContext, RaftState, Storage, StorageError};
 
 use crate::digest::Domain;
 use crate::engine::{Proposal, ProposalHeader};
@@ -23,18 +21,6 @@ pub struct Position {
     pub height: u64,
     /// Digest of what that height holds, where it is known.
     pub contents: Option<Hash>,
-}
-
-impl Position {
-    /// As a snapshot of the library: the position is all there is in it, the state is the chain.
-    pub fn as_snapshot(&self, voters: &[u64]) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        snapshot.data = wire::encode(self).into();
-        let metadata = snapshot.mut_metadata();
-        (metadata.index, metadata.term) = (self.index, self.term);
-        metadata.mut_conf_state().voters = voters.to_vec();
-        snapshot
-    }
 }
 
 /// A proposal in the log.
@@ -78,36 +64,36 @@ pub struct Item {
     pub kept_to: u64,
 }
 
-/// What the library must not forget besides entries.
+/// What a member must not forget besides entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Promise {
     pub term: u64,
-    pub vote: u64,
+    /// Whom it voted for in this term.
+    pub vote: Option<u32>,
 }
 
 /// See the module.
 pub struct Log {
     base: Position,
     items: VecDeque<Item>,
-    promise: Promise,
-    voters: Vec<u64>,
 }
 
 impl Log {
-    pub fn new(base: Position, promise: Promise, voters: Vec<u64>) -> Self {
-        Self { base, items: VecDeque::new(), promise, voters }
+    pub fn new(base: Position) -> Self {
+        Self { base, items: VecDeque::new() }
     }
 
     pub fn base(&self) -> &Position {
         &self.base
     }
 
-    pub fn voters(&self) -> &[u64] {
-        &self.voters
-    }
-
     pub fn last(&self) -> u64 {
         self.base.index + self.items.len() as u64
+    }
+
+    /// Bytes of all entries.
+    pub fn bytes(&self) -> usize {
+        self.items.iter().map(|item| item.data.len()).sum()
     }
 
     fn place(&self, index: u64) -> Option<usize> {
@@ -116,6 +102,25 @@ impl Log {
 
     pub fn item(&self, index: u64) -> Option<&Item> {
         self.place(index).map(|place| &self.items[place])
+    }
+
+    pub fn item_mut(&mut self, index: u64) -> Option<&mut Item> {
+        let place = self.place(index)?;
+        self.items.get_mut(place)
+    }
+
+    /// Term of an entry or of the base; none where the log has neither.
+    pub fn term_at(&self, index: u64) -> Option<u64> {
+        if index == self.base.index { Some(self.base.term) } else { self.item(index).map(|item| item.term) }
+    }
+
+    /// The highest place up to `index` whose term is not above `term`: nothing above it can be shared with a log whose last term is that.
+    pub fn agreeing(&self, index: u64, term: u64) -> (u64, u64) {
+        let mut index = index.clamp(self.base.index, self.last());
+        while index > self.base.index && self.term_at(index).is_some_and(|known| known > term) {
+            index -= 1;
+        }
+        (index, self.term_at(index).unwrap_or(0))
     }
 
     /// Entries above an index, with theirs.
@@ -185,63 +190,5 @@ impl Log {
             }
             placed.transactions = None;
         }
-    }
-
-    pub fn promise(&self) -> Promise {
-        self.promise
-    }
-
-    pub fn set_promise(&mut self, promise: Promise) {
-        self.promise = promise;
-    }
-
-    fn entry(&self, index: u64) -> Option<Entry> {
-        let item = self.item(index)?;
-        let mut entry = Entry::default();
-        (entry.index, entry.term, entry.data) = (index, item.term, item.data.clone().into());
-        Some(entry)
-    }
-}
-
-impl Storage for Log {
-    fn initial_state(&self) -> raft::Result<RaftState> {
-        let mut hard = HardState::default();
-        (hard.term, hard.vote, hard.commit) = (self.promise.term, self.promise.vote, self.base.index);
-        let mut members = ConfState::default();
-        members.voters = self.voters.clone();
-        Ok(RaftState::new(hard, members))
-    }
-
-    fn entries(&self, low: u64, high: u64, max_size: impl Into<Option<u64>>, _: GetEntriesContext) -> raft::Result<Vec<Entry>> {
-        if low <= self.base.index {
-            return Err(Error::Store(StorageError::Compacted));
-        }
-        let mut entries = (low..high).map(|index| self.entry(index)).collect::<Option<Vec<_>>>().ok_or(StorageError::Unavailable)?;
-        raft::util::limit_size(&mut entries, max_size.into());
-        Ok(entries)
-    }
-
-    fn term(&self, index: u64) -> raft::Result<u64> {
-        if index == self.base.index {
-            return Ok(self.base.term);
-        }
-        let missing = if index < self.base.index { StorageError::Compacted } else { StorageError::Unavailable };
-        self.item(index).map(|item| item.term).ok_or(Error::Store(missing))
-    }
-
-    fn first_index(&self) -> raft::Result<u64> {
-        Ok(self.base.index + 1)
-    }
-
-    fn last_index(&self) -> raft::Result<u64> {
-        Ok(self.last())
-    }
-
-    fn snapshot(&self, request_index: u64, _: u64) -> raft::Result<Snapshot> {
-        // The base is decided and durable here; entries follow from it.
-        if request_index > self.base.index {
-            return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
-        }
-        Ok(self.base.as_snapshot(&self.voters))
     }
 }

@@ -1,12 +1,11 @@
 //! What Raft engines say to each other, as bytes.
 //!
-//! The library's messages travel in our own bounded codec: its protobuf structs are built and taken apart here, and never parsed. Nothing
-//! is signed but checkpoints: a message counts as its sender's because the network has authenticated the session, and the sender is
-//! never read from the message. Every message names its epoch, which is one raft log of its own.
+//! Nothing is signed but checkpoints: a message counts as its sender's because the network has authenticated the session, and the sender
+//! is never read from the message. Every message names its epoch, which is one raft log of its own. Fields are checked for what no
+//! honest node sends before the state machine sees them.
 
 use bincode::{Decode, Encode};
 use millrace_base::{Bytes, wire};
-use raft::eraftpb;
 
 use super::log::Position;
 use crate::pbft::message::{Hash, Stable, Vote};
@@ -23,31 +22,25 @@ const MAX_NUMBER: u64 = 1 << 60;
 /// Entries of one message: more than a window of heights and as many changes of the leader.
 const MAX_ENTRIES: usize = 1_024;
 
-/// Kinds of the library's messages that nodes send each other; there is no way to say the others.
+/// What a message of the log is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub enum Kind {
+    /// Entries behind `index`, whose term is `log_term`; everything up to `commit` is ordered.
     Append,
+    /// The log agrees with the leader's up to `index`; or, when rejected, does not at `index`, and has `log_term` at `reject_hint`.
     AppendResponse,
+    /// "Vote for me in `term`; my log ends at `index` with `log_term`."
     RequestVote,
     RequestVoteResponse,
+    /// The leader has dropped what comes before `position`.
     Snapshot,
+    /// The leader is there.
     Heartbeat,
     HeartbeatResponse,
+    /// "Would you vote for me in `term`?" Changes nothing at who is asked.
     RequestPreVote,
     RequestPreVoteResponse,
 }
-
-const KINDS: [(Kind, eraftpb::MessageType); 9] = [
-    (Kind::Append, eraftpb::MessageType::MsgAppend),
-    (Kind::AppendResponse, eraftpb::MessageType::MsgAppendResponse),
-    (Kind::RequestVote, eraftpb::MessageType::MsgRequestVote),
-    (Kind::RequestVoteResponse, eraftpb::MessageType::MsgRequestVoteResponse),
-    (Kind::Snapshot, eraftpb::MessageType::MsgSnapshot),
-    (Kind::Heartbeat, eraftpb::MessageType::MsgHeartbeat),
-    (Kind::HeartbeatResponse, eraftpb::MessageType::MsgHeartbeatResponse),
-    (Kind::RequestPreVote, eraftpb::MessageType::MsgRequestPreVote),
-    (Kind::RequestPreVoteResponse, eraftpb::MessageType::MsgRequestPreVoteResponse),
-];
 
 /// One entry; its index follows from its place.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
@@ -57,7 +50,7 @@ pub struct WireEntry {
     pub data: Vec<u8>,
 }
 
-/// A message of the library, without sender and receiver.
+/// A message of the log, without sender and receiver. Fields that its kind does not use are zero.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct RaftFrame {
     pub kind: Kind,
@@ -65,7 +58,6 @@ pub struct RaftFrame {
     pub log_term: u64,
     pub index: u64,
     pub commit: u64,
-    pub commit_term: u64,
     pub is_rejected: bool,
     pub reject_hint: u64,
     /// Entries from `index + 1` on.
@@ -75,51 +67,15 @@ pub struct RaftFrame {
 }
 
 impl RaftFrame {
-    /// A message of the library; none for a kind that nodes do not send each other.
-    pub fn of(message: &eraftpb::Message) -> Option<Self> {
-        let kind = KINDS.iter().find(|(_, kind)| *kind == message.get_msg_type())?.0;
-        let entry = |entry: &eraftpb::Entry| WireEntry { term: entry.term, data: entry.data.to_vec() };
-        let position = (kind == Kind::Snapshot).then(|| wire::decode(&message.get_snapshot().data).ok()).flatten();
-        Some(Self {
-            kind,
-            term: message.term,
-            log_term: message.log_term,
-            index: message.index,
-            commit: message.commit,
-            commit_term: message.commit_term,
-            is_rejected: message.reject,
-            reject_hint: message.reject_hint,
-            entries: message.entries.iter().map(entry).collect(),
-            position,
-        })
-    }
-
-    /// For the library, as a message of `from` to `to`; `voters` are all members.
-    pub fn into_message(self, from: u64, to: u64, voters: &[u64]) -> eraftpb::Message {
-        let mut message = eraftpb::Message::default();
-        let kind = KINDS.iter().find(|(kind, _)| *kind == self.kind).expect("every kind is in the table").1;
-        message.set_msg_type(kind);
-        (message.from, message.to, message.term) = (from, to, self.term);
-        (message.log_term, message.index) = (self.log_term, self.index);
-        (message.commit, message.commit_term) = (self.commit, self.commit_term);
-        (message.reject, message.reject_hint) = (self.is_rejected, self.reject_hint);
-        let first = self.index + 1;
-        let entries = (first..).zip(self.entries).map(|(index, entry)| {
-            let mut made = eraftpb::Entry::default();
-            (made.index, made.term, made.data) = (index, entry.term, entry.data.into());
-            made
-        });
-        message.set_entries(entries.collect::<Vec<_>>().into());
-        if let Some(position) = self.position {
-            message.set_snapshot(position.as_snapshot(voters));
-        }
-        message
+    pub fn new(kind: Kind, term: u64) -> Self {
+        let (log_term, index, commit, is_rejected, reject_hint) = (0, 0, 0, false, 0);
+        Self { kind, term, log_term, index, commit, is_rejected, reject_hint, entries: Vec::new(), position: None }
     }
 
     /// # Errors
     /// What no honest node would send.
     fn check(&self) -> Result<(), String> {
-        let numbers = [self.term, self.log_term, self.index, self.commit, self.commit_term, self.reject_hint];
+        let numbers = [self.term, self.log_term, self.index, self.commit, self.reject_hint];
         let position = self.position.map_or([0; 3], |position| [position.index, position.term, position.height]);
         if numbers.into_iter().chain(position).any(|number| number > MAX_NUMBER) || self.term == 0 {
             return Err(format!("a raft message with a number out of range: {:?} of term {}", self.kind, self.term));
@@ -139,7 +95,7 @@ impl RaftFrame {
     }
 }
 
-/// How far a sealer is: the heartbeat of the engine, besides the library's own. Nothing but repair and status queries rests on it.
+/// How far a sealer is: the heartbeat of the engine, besides the leader's. Nothing but repair and status queries rests on it.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct Status {
     pub epoch: Hash,
@@ -187,33 +143,12 @@ mod tests {
     use super::*;
 
     fn append() -> RaftFrame {
-        RaftFrame {
-            kind: Kind::Append,
-            term: 3,
-            log_term: 2,
-            index: 7,
-            commit: 6,
-            commit_term: 0,
-            is_rejected: false,
-            reject_hint: 0,
-            entries: vec![WireEntry { term: 2, data: vec![1] }, WireEntry { term: 3, data: vec![] }],
-            position: None,
-        }
+        let entries = vec![WireEntry { term: 2, data: vec![1] }, WireEntry { term: 3, data: vec![] }];
+        RaftFrame { log_term: 2, index: 7, commit: 6, entries, ..RaftFrame::new(Kind::Append, 3) }
     }
 
     #[test]
-    fn message_of_the_library_survives_the_way_to_another_node() {
-        let message = append().into_message(1, 2, &[1, 2]);
-        assert_eq!((message.from, message.to, message.entries[1].index), (1, 2, 9));
-        assert_eq!(RaftFrame::of(&message).unwrap(), append());
-        let position = Position { index: 4, term: 2, height: 3, contents: Some([7; 32]) };
-        let snapshot = RaftFrame { kind: Kind::Snapshot, entries: vec![], position: Some(position), ..append() };
-        let message = snapshot.clone().into_message(1, 2, &[1, 2]);
-        assert_eq!((message.get_snapshot().get_metadata().index, RaftFrame::of(&message).unwrap()), (4, snapshot));
-    }
-
-    #[test]
-    fn nonsense_is_refused_before_the_library_sees_it() {
+    fn nonsense_is_refused_before_the_log_sees_it() {
         let wrong = [
             RaftFrame { term: 0, ..append() },
             RaftFrame { index: u64::MAX, ..append() },

@@ -1,203 +1,566 @@
-//! The library's state machine of one epoch, with its chance taken out of its hands.
+//! The raft state machine of one member in one epoch: terms, votes, the leader's log at all members, what of it is ordered.
 //!
-//! The library draws election timeouts from the operating system; each is replaced by one of ours ([`Ticks::draw`]) before it can have
-//! an effect. Members are numbered by their place among the epoch's sealers, from 1. Configuration changes of the library are not used:
-//! an epoch has one set of members, and the next epoch begins a log of its own.
+//! As in Ongaro's thesis, with these parts: pre-vote (who was cut off does not raise the term), check-quorum (a leader that hears of no
+//! majority for the shortest election timeout steps down, and members that hear a leader do not vote for another), entries sent ahead
+//! of their acknowledgement, and a place in the log for members whose entries are dropped. Members do not change: an epoch has one set
+//! of them, and the next epoch begins a log of its own.
+//!
+//! It keeps no clock and draws no chance: ticks and timeouts come from [`Ticks`]. Everything it says waits in [`Work`] until the caller
+//! has recorded it, so what it appends and promises counts as durable at once. Members are named by their place among the sealers.
 
-use raft::{Config, ProgressState, RawNode, Ready, SnapshotStatus, StateRole};
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
-use super::log::{Log, Promise};
-use super::message::{Kind, RaftFrame};
+use millrace_base::Bytes;
+
+use super::log::{Item, Log, Promise};
+use super::message::{Kind, RaftFrame, WireEntry};
 use super::ticks::{ELECTION_TICKS, HEARTBEAT_TICKS, Ticks};
 
-/// Entries of one message, bytes: some full blocks of hashes. A larger single entry still goes.
-const MESSAGE_BYTES: u64 = 1 << 20;
+/// Bytes of entries in one message: some full blocks of hashes. A larger single entry still goes.
+const MESSAGE_BYTES: usize = 1 << 20;
 
-/// Messages with entries that may be on their way to one member: two windows of proposals and some changes of the leader.
-const IN_FLIGHT: usize = 64;
+/// Entries in one message: more than are ever in flight.
+const MESSAGE_ENTRIES: usize = 256;
+
+/// Entries sent to one member and not acknowledged: some windows of proposals.
+const AHEAD: u64 = 256;
+
+/// ```text
+/// Follower ──timeout──> PreCandidate ──a majority would vote──> Candidate ──a majority votes──> Leader
+///    ^──── a leader is heard, a majority refuses, a higher term ────┴──────────────┴── no majority is heard ──┘
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Role {
+    Follower,
+    PreCandidate,
+    Candidate,
+    Leader,
+}
+
+/// How a leader sends to one member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pace {
+    /// One message at a time, until it is known where the logs agree; whether it waits for the answer to one.
+    Probe { waits: bool },
+    /// Ahead of the answers.
+    Stream,
+    /// Its entries are dropped; it was given the place in the log with this index.
+    Placed(u64),
+}
+
+/// What a leader knows of a member.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    matched: u64,
+    next: u64,
+    pace: Pace,
+    /// Heard since the last look.
+    is_active: bool,
+}
+
+/// What follows from what a member was told, in this order.
+pub struct Work {
+    /// The log begins anew at its base.
+    pub is_replaced: bool,
+    /// New entries, to be completed and recorded; empty when there are none.
+    pub appended: RangeInclusive<u64>,
+    /// To whom and what.
+    pub messages: Vec<(u32, RaftFrame)>,
+    /// Entries that are ordered now.
+    pub ordered: RangeInclusive<u64>,
+}
 
 /// See the module.
 pub struct Node {
-    raw: RawNode<Log>,
-    own: u64,
+    own: u32,
+    members: usize,
+    log: Log,
+    term: u64,
+    vote: Option<u32>,
+    role: Role,
+    leader: Option<u32>,
+    commit: u64,
+    /// Ticks since a leader was heard, or since a leader last looked whether it is.
+    election_elapsed: u64,
+    heartbeat_elapsed: u64,
     timeout: u64,
-    /// Term and role for which the timeout was drawn.
-    drawn_for: (u64, StateRole),
-}
-
-/// The library's number of a sealer.
-pub fn number_of(sealer: u32) -> u64 {
-    u64::from(sealer) + 1
-}
-
-/// The sealer with the library's number, which is none of them for 0.
-pub fn sealer_of(number: u64) -> Option<usize> {
-    usize::try_from(number.checked_sub(1)?).ok()
-}
-
-impl Node {
-    /// A member that continues with its log.
-    ///
-    /// # Errors
-    /// When the log contradicts itself, in the library's words.
-    pub fn new(sealer: u32, log: Log, ticks: &mut Ticks) -> Result<Self, String> {
-        let own = number_of(sealer);
-        let ticked = |ticks: u64| usize::try_from(ticks).expect("timeouts are small");
-        let config = Config {
-            id: own,
-            election_tick: ticked(ELECTION_TICKS),
-            heartbeat_tick: ticked(HEARTBEAT_TICKS),
-            min_election_tick: ticked(ELECTION_TICKS),
-            max_election_tick: ticked(ticks.longest() + 1),
-            applied: log.base().index,
-            max_size_per_msg: MESSAGE_BYTES,
-            max_inflight_msgs: IN_FLIGHT,
-            check_quorum: true,
-            pre_vote: true,
-            ..Config::default()
-        };
-        let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let raw = RawNode::new(&config, log, &logger).map_err(|error| error.to_string())?;
-        let drawn_for = (raw.raft.term, raw.raft.state);
-        let mut node = Self { raw, own, timeout: ticks.draw(), drawn_for };
-        node.keep_timeout(ticks);
-        Ok(node)
-    }
-
-    /// A new timeout for a new term, role or attempt; whatever the library drew is replaced.
-    fn keep_timeout(&mut self, ticks: &mut Ticks) {
-        let now = (self.raw.raft.term, self.raw.raft.state);
-        if now != self.drawn_for {
-            self.drawn_for = now;
-            self.timeout = ticks.draw();
-        }
-        self.raw.raft.set_randomized_election_timeout(usize::try_from(self.timeout).expect("timeouts are small"));
-    }
-
-    /// Takes a message of another member.
-    pub fn step(&mut self, from: u32, frame: RaftFrame, ticks: &mut Ticks) {
-        let voters = self.log().voters().to_vec();
-        // Every kind that can be said is one that the library takes; what it does not want it drops.
-        let _ = self.raw.step(frame.into_message(number_of(from), self.own, &voters));
-        self.keep_timeout(ticks);
-    }
-
-    pub fn tick(&mut self, ticks: &mut Ticks) {
-        let has_campaigned = self.raw.tick() && self.raw.raft.state != StateRole::Leader;
-        if has_campaigned {
-            // The next attempt must not meet those of others again.
-            self.drawn_for = (self.raw.raft.term, self.raw.raft.state);
-            self.timeout = ticks.draw();
-        }
-        self.keep_timeout(ticks);
-    }
-
-    /// Stands for election now.
-    pub fn campaign(&mut self, ticks: &mut Ticks) {
-        // An election that is not possible now comes with the next timeout.
-        let _ = self.raw.campaign();
-        self.keep_timeout(ticks);
-    }
-
-    /// Appends a proposal; `false` when this member does not lead.
-    pub fn propose(&mut self, data: Vec<u8>) -> bool {
-        self.raw.propose(Vec::new(), data).is_ok()
-    }
-
-    /// What is to be made durable and sent, if anything.
-    pub fn ready(&mut self) -> Option<Ready> {
-        self.raw.has_ready().then(|| self.raw.ready())
-    }
-
-    /// What was ready is recorded; what follows from it.
-    pub fn advance(&mut self, ready: Ready) -> raft::LightReady {
-        self.raw.advance(ready)
-    }
-
-    /// Members that wait for a snapshot are tried again: the message, or the answer to it, may be lost.
-    pub fn repeat_snapshots(&mut self) {
-        if !self.is_leader() {
-            return;
-        }
-        let mut waiting: Vec<u64> =
-            self.raw.raft.prs().iter().filter(|(_, progress)| progress.state == ProgressState::Snapshot).map(|(id, _)| *id).collect();
-        waiting.sort_unstable();
-        waiting.into_iter().for_each(|id| self.raw.report_snapshot(id, SnapshotStatus::Failure));
-    }
-
-    pub fn log(&self) -> &Log {
-        self.raw.store()
-    }
-
-    pub fn log_mut(&mut self) -> &mut Log {
-        self.raw.mut_store()
-    }
-
-    pub fn promise(&self) -> Promise {
-        Promise { term: self.raw.raft.term, vote: self.raw.raft.vote }
-    }
-
-    pub fn term(&self) -> u64 {
-        self.raw.raft.term
-    }
-
-    pub fn committed(&self) -> u64 {
-        self.raw.raft.raft_log.committed
-    }
-
-    pub fn is_leader(&self) -> bool {
-        self.raw.raft.state == StateRole::Leader
-    }
-
-    pub fn is_campaigning(&self) -> bool {
-        matches!(self.raw.raft.state, StateRole::Candidate | StateRole::PreCandidate)
-    }
-
-    /// Position among the sealers of the leader of the present term, if it is known.
-    pub fn leader(&self) -> Option<usize> {
-        sealer_of(self.raw.raft.leader_id)
-    }
-
-    /// Ticks until something is due.
-    pub fn wait(&self) -> u64 {
-        let raft = &self.raw.raft;
-        let (elapsed, due) = match raft.state {
-            StateRole::Leader => (raft.heartbeat_elapsed(), raft.heartbeat_timeout()),
-            _ => (raft.election_elapsed, raft.randomized_election_timeout()),
-        };
-        due.saturating_sub(elapsed).max(1) as u64
-    }
-
-    /// Whether the library would look at the entries of this message, and not answer at once that they do not attach.
-    pub fn takes(&self, frame: &RaftFrame) -> bool {
-        frame.term >= self.term() && frame.index >= self.committed() && self.term_at(frame.index) == Some(frame.log_term)
-    }
-
-    /// Term of an entry that is in the log.
-    pub fn term_at(&self, index: u64) -> Option<u64> {
-        let log = self.log();
-        if index == log.base().index { Some(log.base().term) } else { log.item(index).map(|item| item.term) }
-    }
-
-    /// Whether a message is one that this member's own past allows.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn check(&self, frame: &RaftFrame) -> Result<(), Lost> {
-        let (own, claimed) = (self.log().last(), frame.commit);
-        let is_ours = frame.term >= self.term();
-        match frame.kind {
-            Kind::Heartbeat if is_ours && claimed > own => Err(Lost { own, claimed }),
-            Kind::AppendResponse if self.is_leader() && frame.term == self.term() && !frame.is_rejected && frame.index > own => {
-                Err(Lost { own, claimed: frame.index })
-            }
-            _ => Ok(()),
-        }
-    }
+    /// Answers to this member's candidature.
+    votes: BTreeMap<u32, bool>,
+    progress: BTreeMap<u32, Progress>,
+    /// Last promise, lowest new entry, and highest ordered entry that the caller has taken note of.
+    told_promise: Promise,
+    appended_from: Option<u64>,
+    ordered: u64,
+    is_replaced: bool,
+    messages: Vec<(u32, RaftFrame)>,
 }
 
 /// Somebody counts entries as acknowledged that one of the two logs does not have.
 pub struct Lost {
     pub own: u64,
     pub claimed: u64,
+}
+
+impl Node {
+    /// A member that continues with its log and its promise.
+    pub fn new(own: u32, members: usize, (log, promise): (Log, Promise), ticks: &mut Ticks) -> Self {
+        let commit = log.base().index;
+        Self {
+            own,
+            members,
+            log,
+            term: promise.term,
+            vote: promise.vote,
+            role: Role::Follower,
+            leader: None,
+            commit,
+            election_elapsed: 0,
+            heartbeat_elapsed: 0,
+            timeout: ticks.draw(),
+            votes: BTreeMap::new(),
+            progress: BTreeMap::new(),
+            told_promise: promise,
+            appended_from: None,
+            ordered: commit,
+            is_replaced: false,
+            messages: Vec::new(),
+        }
+    }
+
+    // ---- what the engine asks
+
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    pub fn log_mut(&mut self) -> &mut Log {
+        &mut self.log
+    }
+
+    pub fn promise(&self) -> Promise {
+        Promise { term: self.term, vote: self.vote }
+    }
+
+    pub fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// Everything up to this entry is ordered.
+    pub fn committed(&self) -> u64 {
+        self.commit
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.role == Role::Leader
+    }
+
+    pub fn is_campaigning(&self) -> bool {
+        matches!(self.role, Role::PreCandidate | Role::Candidate)
+    }
+
+    /// The leader of the present term, if it is known.
+    pub fn leader(&self) -> Option<usize> {
+        self.leader.map(|leader| leader as usize)
+    }
+
+    /// Ticks until something is due.
+    pub fn wait(&self) -> u64 {
+        match self.role {
+            Role::Leader => HEARTBEAT_TICKS.saturating_sub(self.heartbeat_elapsed),
+            _ => self.timeout.saturating_sub(self.election_elapsed),
+        }
+    }
+
+    /// Whether the entries of this message would be looked at, and it is not answered at once that they do not attach.
+    pub fn takes(&self, frame: &RaftFrame) -> bool {
+        frame.term >= self.term && frame.index >= self.commit && self.log.term_at(frame.index) == Some(frame.log_term)
+    }
+
+    /// Whether a message is one that this member's own past allows.
+    ///
+    /// # Errors
+    /// When entries were acknowledged that one of the two logs does not have.
+    pub fn check(&self, frame: &RaftFrame) -> Result<(), Lost> {
+        let own = self.log.last();
+        let claimed = match frame.kind {
+            Kind::Heartbeat if frame.term >= self.term => frame.commit,
+            Kind::AppendResponse if self.is_leader() && frame.term == self.term && !frame.is_rejected => frame.index,
+            _ => 0,
+        };
+        if claimed > own { Err(Lost { own, claimed }) } else { Ok(()) }
+    }
+
+    /// What is to be recorded, sent and ordered, if anything.
+    pub fn take_work(&mut self) -> Option<Work> {
+        let promise = self.promise();
+        let is_idle = promise == self.told_promise && self.appended_from.is_none() && self.messages.is_empty();
+        if is_idle && self.ordered == self.commit && !self.is_replaced {
+            return None;
+        }
+        self.told_promise = promise;
+        let first = self.appended_from.take().unwrap_or(self.log.last() + 1);
+        let ordered = self.ordered + 1..=self.commit;
+        self.ordered = self.commit;
+        Some(Work {
+            is_replaced: std::mem::take(&mut self.is_replaced),
+            appended: first..=self.log.last(),
+            messages: std::mem::take(&mut self.messages),
+            ordered,
+        })
+    }
+
+    // ---- time
+
+    pub fn tick(&mut self, ticks: &mut Ticks) {
+        self.election_elapsed += 1;
+        if self.role != Role::Leader {
+            if self.election_elapsed >= self.timeout {
+                self.campaign(ticks);
+            }
+            return;
+        }
+        self.heartbeat_elapsed += 1;
+        if self.election_elapsed >= ELECTION_TICKS {
+            self.election_elapsed = 0;
+            self.look_for_majority();
+        }
+        if self.role == Role::Leader && self.heartbeat_elapsed >= HEARTBEAT_TICKS {
+            self.heartbeat_elapsed = 0;
+            for to in self.others() {
+                // No more than it has: what it lacks comes with entries.
+                let commit = self.commit.min(self.progress[&to].matched);
+                self.messages.push((to, RaftFrame { commit, ..RaftFrame::new(Kind::Heartbeat, self.term) }));
+            }
+        }
+    }
+
+    /// A leader that hears of no majority may be replaced already.
+    fn look_for_majority(&mut self) {
+        let heard = 1 + self.progress.values().filter(|progress| progress.is_active).count();
+        self.progress.values_mut().for_each(|progress| progress.is_active = false);
+        if heard < self.majority() {
+            self.follow(self.term, None);
+        }
+    }
+
+    /// Asks whether an election would be won; the next attempt must not meet those of others again.
+    pub fn campaign(&mut self, ticks: &mut Ticks) {
+        if self.role == Role::Leader {
+            return;
+        }
+        self.election_elapsed = 0;
+        self.timeout = ticks.draw();
+        (self.role, self.leader) = (Role::PreCandidate, None);
+        self.ask(Kind::RequestPreVote, self.term + 1);
+    }
+
+    fn ask(&mut self, kind: Kind, term: u64) {
+        self.votes = BTreeMap::from([(self.own, true)]);
+        let (index, log_term) = (self.log.last(), self.last_term());
+        for to in self.others() {
+            self.messages.push((to, RaftFrame { index, log_term, ..RaftFrame::new(kind, term) }));
+        }
+        self.count();
+    }
+
+    // ---- roles
+
+    fn others(&self) -> Vec<u32> {
+        (0..self.members as u32).filter(|member| *member != self.own).collect()
+    }
+
+    fn majority(&self) -> usize {
+        self.members / 2 + 1
+    }
+
+    fn last_term(&self) -> u64 {
+        self.log.term_at(self.log.last()).unwrap_or(0)
+    }
+
+    fn follow(&mut self, term: u64, leader: Option<u32>) {
+        if term != self.term {
+            (self.term, self.vote) = (term, None);
+        }
+        (self.role, self.leader) = (Role::Follower, leader);
+        self.election_elapsed = 0;
+        self.votes.clear();
+        self.progress.clear();
+    }
+
+    /// Goes on where the votes have decided.
+    fn count(&mut self) {
+        let granted = self.votes.values().filter(|granted| **granted).count();
+        let refused = self.votes.len() - granted;
+        match self.role {
+            Role::PreCandidate if granted >= self.majority() => {
+                (self.term, self.vote, self.role) = (self.term + 1, Some(self.own), Role::Candidate);
+                self.ask(Kind::RequestVote, self.term);
+            }
+            Role::Candidate if granted >= self.majority() => self.lead(),
+            // Whoever is left cannot make a majority.
+            Role::PreCandidate | Role::Candidate if refused > self.members - self.majority() => self.follow(self.term, None),
+            _ => {}
+        }
+    }
+
+    fn lead(&mut self) {
+        (self.role, self.leader) = (Role::Leader, Some(self.own));
+        (self.election_elapsed, self.heartbeat_elapsed) = (0, 0);
+        self.votes.clear();
+        let progress = Progress { matched: 0, next: self.log.last() + 1, pace: Pace::Probe { waits: false }, is_active: true };
+        self.progress = self.others().into_iter().map(|member| (member, progress)).collect();
+        // Entries of earlier terms are ordered by one of the own term only.
+        self.put(Vec::new());
+    }
+
+    /// Appends an entry as the leader.
+    fn put(&mut self, data: Vec<u8>) {
+        let index = self.log.last() + 1;
+        self.append_at(index, WireEntry { term: self.term, data });
+        self.order();
+        self.others().into_iter().for_each(|to| self.send_entries(to));
+    }
+
+    fn append_at(&mut self, index: u64, entry: WireEntry) {
+        self.log.put(index, Item { term: entry.term, data: Bytes::from(entry.data), placed: None, kept_to: 0 });
+        self.appended_from = Some(self.appended_from.map_or(index, |first| first.min(index)));
+    }
+
+    /// Appends a proposal; `false` when this member does not lead.
+    pub fn propose(&mut self, data: Vec<u8>) -> bool {
+        if self.role == Role::Leader {
+            self.put(data);
+        }
+        self.role == Role::Leader
+    }
+
+    /// What a majority has is ordered, if an entry of the own term is.
+    fn order(&mut self) -> bool {
+        let mut matched: Vec<u64> = self.progress.values().map(|progress| progress.matched).chain([self.log.last()]).collect();
+        matched.sort_unstable_by(|a, b| b.cmp(a));
+        let index = matched[self.majority() - 1];
+        let is_new = index > self.commit && self.log.term_at(index) == Some(self.term);
+        if is_new {
+            self.commit = index;
+        }
+        is_new
+    }
+
+    // ---- messages
+
+    /// Takes a message of another member.
+    pub fn step(&mut self, from: u32, frame: RaftFrame) {
+        if frame.term > self.term {
+            let asks = matches!(frame.kind, Kind::RequestVote | Kind::RequestPreVote);
+            // Who hears a leader does not help to replace it.
+            if asks && self.leader.is_some() && self.election_elapsed < ELECTION_TICKS {
+                return;
+            }
+            match frame.kind {
+                Kind::RequestPreVote => {}
+                Kind::RequestPreVoteResponse if !frame.is_rejected => {}
+                Kind::Append | Kind::Heartbeat | Kind::Snapshot => self.follow(frame.term, Some(from)),
+                _ => self.follow(frame.term, None),
+            }
+        } else if frame.term < self.term {
+            return self.answer_the_past(from, frame.kind);
+        }
+        match frame.kind {
+            Kind::RequestVote | Kind::RequestPreVote => self.on_request(from, &frame),
+            Kind::RequestVoteResponse | Kind::RequestPreVoteResponse => self.on_vote(from, &frame),
+            Kind::Append | Kind::Heartbeat | Kind::Snapshot if self.role != Role::Leader => self.on_leader(from, frame),
+            Kind::AppendResponse | Kind::HeartbeatResponse if self.role == Role::Leader => self.on_answer(from, &frame),
+            _ => {}
+        }
+    }
+
+    /// A leader of an earlier term hears that it is one; who asks for a pre-vote there, that the term is over.
+    fn answer_the_past(&mut self, to: u32, kind: Kind) {
+        match kind {
+            Kind::Append | Kind::Heartbeat | Kind::Snapshot => {
+                self.messages.push((to, RaftFrame { is_rejected: true, ..RaftFrame::new(Kind::AppendResponse, self.term) }));
+            }
+            Kind::RequestPreVote => {
+                self.messages.push((to, RaftFrame { is_rejected: true, ..RaftFrame::new(Kind::RequestPreVoteResponse, self.term) }));
+            }
+            _ => {}
+        }
+    }
+
+    fn on_request(&mut self, from: u32, frame: &RaftFrame) {
+        let is_real = frame.kind == Kind::RequestVote;
+        let may = self.vote == Some(from) || (self.vote.is_none() && self.leader.is_none()) || (!is_real && frame.term > self.term);
+        let is_upright = (frame.log_term, frame.index) >= (self.last_term(), self.log.last());
+        let kind = if is_real { Kind::RequestVoteResponse } else { Kind::RequestPreVoteResponse };
+        if may && is_upright {
+            if is_real {
+                self.vote = Some(from);
+                self.election_elapsed = 0;
+            }
+            // In the term that was asked for, which this member enters with its vote only.
+            self.messages.push((from, RaftFrame::new(kind, frame.term)));
+        } else {
+            self.messages.push((from, RaftFrame { is_rejected: true, ..RaftFrame::new(kind, self.term.max(1)) }));
+        }
+    }
+
+    fn on_vote(&mut self, from: u32, frame: &RaftFrame) {
+        let is_answer = match self.role {
+            Role::PreCandidate => frame.kind == Kind::RequestPreVoteResponse && (frame.is_rejected || frame.term == self.term + 1),
+            Role::Candidate => frame.kind == Kind::RequestVoteResponse && frame.term == self.term,
+            Role::Follower | Role::Leader => false,
+        };
+        if is_answer {
+            self.votes.entry(from).or_insert(!frame.is_rejected);
+            self.count();
+        }
+    }
+
+    fn on_leader(&mut self, from: u32, frame: RaftFrame) {
+        if self.role != Role::Follower {
+            self.follow(self.term, Some(from));
+        }
+        (self.leader, self.election_elapsed) = (Some(from), 0);
+        let answer = match frame.kind {
+            Kind::Append => self.on_append(frame),
+            Kind::Snapshot => self.on_position(&frame),
+            _ => {
+                self.commit = self.commit.max(frame.commit.min(self.log.last()));
+                RaftFrame::new(Kind::HeartbeatResponse, self.term)
+            }
+        };
+        self.messages.push((from, answer));
+    }
+
+    fn on_append(&mut self, frame: RaftFrame) -> RaftFrame {
+        let answer = RaftFrame::new(Kind::AppendResponse, self.term);
+        if frame.index < self.commit {
+            return RaftFrame { index: self.commit, ..answer };
+        }
+        if self.log.term_at(frame.index) != Some(frame.log_term) {
+            let (reject_hint, log_term) = self.log.agreeing(frame.index, frame.log_term);
+            return RaftFrame { index: frame.index, is_rejected: true, reject_hint, log_term, ..answer };
+        }
+        let last = frame.index + frame.entries.len() as u64;
+        for (index, entry) in (frame.index + 1..).zip(frame.entries) {
+            match self.log.term_at(index) {
+                Some(term) if term == entry.term => {}
+                known => {
+                    assert!(known.is_none() || index > self.commit, "entry {index} is ordered, and a leader replaces it");
+                    self.append_at(index, entry);
+                }
+            }
+        }
+        self.commit = self.commit.max(frame.commit.min(last));
+        RaftFrame { index: last, ..answer }
+    }
+
+    /// The chain has reached a place whose entries the leader has dropped.
+    fn on_position(&mut self, frame: &RaftFrame) -> RaftFrame {
+        let answer = RaftFrame::new(Kind::AppendResponse, self.term);
+        let Some(position) = frame.position.filter(|position| position.index > self.commit) else {
+            return RaftFrame { index: self.commit, ..answer };
+        };
+        if self.log.term_at(position.index) != Some(position.term) {
+            self.log.reset(position);
+            (self.appended_from, self.ordered, self.is_replaced) = (None, position.index, true);
+        }
+        self.commit = position.index;
+        RaftFrame { index: position.index, ..answer }
+    }
+
+    // ---- leading
+
+    fn on_answer(&mut self, from: u32, frame: &RaftFrame) {
+        let Some(progress) = self.progress.get_mut(&from) else { return };
+        progress.is_active = true;
+        if frame.kind == Kind::HeartbeatResponse {
+            let is_stalled = progress.pace == Pace::Stream && progress.next > progress.matched + AHEAD;
+            if is_stalled {
+                progress.next = progress.matched + 1;
+            }
+            if is_stalled || progress.pace == (Pace::Probe { waits: true }) {
+                progress.pace = Pace::Probe { waits: false };
+            }
+            // What was sent ahead may be lost: the answer to one more message says where the logs agree.
+            if progress.matched < self.log.last() {
+                self.send_entries(from);
+            }
+            return;
+        }
+        if frame.is_rejected {
+            let (agreeing, _) = self.log.agreeing(frame.reject_hint, frame.log_term);
+            match progress.pace {
+                Pace::Stream if frame.index > progress.matched => progress.next = progress.matched + 1,
+                Pace::Probe { .. } if frame.index + 1 == progress.next => {
+                    progress.next = (agreeing + 1).min(frame.index).max(progress.matched + 1);
+                }
+                _ => return,
+            }
+            progress.pace = Pace::Probe { waits: false };
+            return self.send_entries(from);
+        }
+        if frame.index >= progress.matched {
+            progress.matched = frame.index;
+            progress.next = progress.next.max(frame.index + 1);
+            progress.pace = match progress.pace {
+                Pace::Placed(index) if frame.index < index => Pace::Placed(index),
+                Pace::Placed(_) | Pace::Probe { .. } => Pace::Stream,
+                Pace::Stream => Pace::Stream,
+            };
+        }
+        let has_more = progress.next <= self.log.last();
+        if self.order() {
+            // The others hear of it at once, with what they lack.
+            self.others().into_iter().for_each(|to| self.send_entries(to));
+        } else if has_more {
+            self.send_entries(from);
+        }
+    }
+
+    /// Sends what a member lacks, as far as its pace allows, or what is ordered when it lacks nothing.
+    fn send_entries(&mut self, to: u32) {
+        let Some(progress) = self.progress.get_mut(&to) else { return };
+        loop {
+            let is_ahead = progress.next > progress.matched + AHEAD;
+            if matches!(progress.pace, Pace::Probe { waits: true } | Pace::Placed(_)) || (progress.pace == Pace::Stream && is_ahead) {
+                return;
+            }
+            let index = progress.next - 1;
+            let Some(log_term) = self.log.term_at(index) else {
+                let position = *self.log.base();
+                progress.pace = Pace::Placed(position.index);
+                let frame = RaftFrame { position: Some(position), ..RaftFrame::new(Kind::Snapshot, self.term) };
+                return self.messages.push((to, frame));
+            };
+            let mut bytes = 0;
+            let fits = |(_, item): &(u64, &Item)| {
+                let is_first = bytes == 0;
+                bytes += item.data.len() + 16;
+                is_first || bytes <= MESSAGE_BYTES
+            };
+            let entry = |(_, item): (u64, &Item)| WireEntry { term: item.term, data: item.data.to_vec() };
+            let entries: Vec<WireEntry> = self.log.items_above(index).take(MESSAGE_ENTRIES).take_while(fits).map(entry).collect();
+            let sent = entries.len() as u64;
+            let frame = RaftFrame { index, log_term, commit: self.commit, entries, ..RaftFrame::new(Kind::Append, self.term) };
+            self.messages.push((to, frame));
+            if progress.pace != Pace::Stream {
+                progress.pace = Pace::Probe { waits: true };
+                return;
+            }
+            progress.next += sent;
+            if progress.next > self.log.last() {
+                return;
+            }
+        }
+    }
+
+    /// Members that were given a place in the log are tried again: the message, or the answer to it, may be lost.
+    pub fn repeat_places(&mut self) {
+        for progress in self.progress.values_mut().filter(|progress| matches!(progress.pace, Pace::Placed(_))) {
+            progress.next = progress.matched + 1;
+            progress.pace = Pace::Probe { waits: false };
+        }
+    }
 }

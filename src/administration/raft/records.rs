@@ -21,7 +21,7 @@ pub const PROMISE_HEIGHTS: u64 = 1_000;
 #[derive(Clone, Encode, Decode)]
 pub enum Record {
     /// The term this node is in and whom it voted for.
-    Promise { epoch: Hash, number: u64, term: u64, vote: u64 },
+    Promise { epoch: Hash, number: u64, term: u64, vote: Option<u32> },
     /// An entry of the log; what was at its index and above is gone.
     Entry { epoch: Hash, number: u64, below: Position, term: u64, data: Vec<u8>, transactions: Option<Vec<LoggedTx>> },
     /// The whole log; transactions are in the chain or in earlier records.
@@ -59,21 +59,20 @@ pub fn next_number(records: &[Record]) -> u64 {
     records.iter().map(|record| record.place().1 + 1).max().unwrap_or(0)
 }
 
-/// The log of an epoch as it was before a restart; `fresh` where an epoch that nothing was recorded of begins.
-pub fn restore(records: &[Record], epoch: Hash, fresh: Position, domain: &Domain, voters: Vec<u64>) -> Log {
+/// The log of an epoch and the promise in it as they were before a restart; `fresh` where an epoch that nothing was recorded of begins.
+pub fn restore(records: &[Record], epoch: Hash, fresh: Position, domain: &Domain) -> (Log, Promise) {
     let mut own: Vec<&Record> = records.iter().filter(|record| record.place().0 == epoch).collect();
     own.sort_by_key(|record| record.place().1);
-    let mut log = Log::new(fresh, Promise::default(), voters);
+    let (mut log, mut promise) = (Log::new(fresh), Promise::default());
     for record in own {
         match record {
-            Record::Promise { term, vote, .. } => log.set_promise(Promise { term: *term, vote: *vote }),
+            Record::Promise { term, vote, .. } => promise = Promise { term: *term, vote: *vote },
             Record::Entry { below, term, data, transactions, .. } => {
                 let transactions = transactions.as_deref().and_then(restore_transactions);
                 append(&mut log, *below, (*term, data), transactions, domain);
             }
             Record::Log { base, entries, .. } => {
-                let earlier = std::mem::replace(&mut log, Log::new(*base, Promise::default(), Vec::new()));
-                log = Log::new(*base, earlier.promise(), earlier.voters().to_vec());
+                let earlier = std::mem::replace(&mut log, Log::new(*base));
                 for (term, data) in entries {
                     let placed = Placed::read(data, domain).ok().flatten();
                     let same = placed.and_then(|placed| earlier.at_height(placed.header.height).filter(|known| known.contents == placed.contents));
@@ -84,7 +83,7 @@ pub fn restore(records: &[Record], epoch: Hash, fresh: Position, domain: &Domain
             }
         }
     }
-    log
+    (log, promise)
 }
 
 /// Appends an entry behind `below`. Where the log does not reach there, what lies between is decided: it was let go of as durable.

@@ -1,6 +1,6 @@
 //! Heartbeats of the engine, and what they make the others repeat.
 //!
-//! The library repeats what concerns the log. What it does not know of are checkpoints, and members that have left the log behind with
+//! The leader repeats what concerns the log. What the log does not know of are checkpoints, and members that have left the log behind with
 //! its epoch: each sealer says about once a second how far it is, and whoever is further sends it what it lacks. Bounded by the window;
 //! a node further behind needs sync.
 
@@ -43,7 +43,7 @@ impl RaftEngine {
             peer.helps = HELPS;
         }
         if let Some(node) = &mut self.node {
-            node.repeat_snapshots();
+            node.repeat_places();
         }
     }
 

@@ -1,17 +1,16 @@
-//! Between the library's log and the pool: entries are taken once their transactions are here, recorded, sent and ordered.
+//! Between the log and the pool: entries are taken once their transactions are here, recorded, sent and ordered.
 //!
 //! Invariants: no entry of a height that is not durable enters this node's log without its transactions, and with them it is recorded
-//! before the library can acknowledge it; what the pool holds for heights in flight is what the log or a waiting message has there.
+//! before it is acknowledged; what the pool holds for heights in flight is what the log or a waiting message has there.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use millrace_base::{B256, NodeId, VerifiedTx, wire};
-use raft::eraftpb;
 
 use super::RaftEngine;
 use super::log::{Item, Placed, Position, Promise};
 use super::message::{Kind, Message, RaftFrame};
-use super::node::{Lost, sealer_of};
+use super::node::Lost;
 use super::records::{PROMISE_HEIGHTS, Record, kept_to};
 use crate::engine::{Effect, ProposalHeader};
 use crate::pbft::message::{Brief, Content, contents_of};
@@ -42,7 +41,7 @@ impl Held {
 
 /// What becomes of a message with entries.
 enum Verdict {
-    /// The library takes it, or answers it.
+    /// The log takes it, or answers it.
     Step,
     /// It lacks transactions, or lies too far ahead.
     Wait,
@@ -106,7 +105,7 @@ impl RaftEngine {
             Kind::Snapshot if frame.position.is_some_and(|position| position.height > self.committed_height) => {
                 self.replication.snapshot = Some((sealer, frame));
             }
-            _ => node.step(sealer, frame, &mut self.ticks),
+            _ => node.step(sealer, frame),
         }
     }
 
@@ -141,9 +140,9 @@ impl RaftEngine {
         Ok(Some(placed))
     }
 
-    /// Gives the library what waited and need not wait any more; `true` when there was something.
+    /// Gives the log what waited and need not wait any more; `true` when there was something.
     pub(super) fn take_held(&mut self) -> bool {
-        // The log must show everything that the library knows before a message is judged by it.
+        // Entries must be complete before a message is judged by them.
         let mut has_moved = self.carry_out();
         let committed = self.committed_height;
         let reached = |(_, frame): &mut (u32, RaftFrame)| frame.position.is_none_or(|position| position.height <= committed);
@@ -170,7 +169,7 @@ impl RaftEngine {
 
     fn step(&mut self, sealer: u32, frame: RaftFrame) {
         if let Some(node) = self.node.as_mut() {
-            node.step(sealer, frame, &mut self.ticks);
+            node.step(sealer, frame);
         }
         self.carry_out();
     }
@@ -179,7 +178,7 @@ impl RaftEngine {
     fn judge(&mut self, held: &Held) -> Verdict {
         let Some(node) = self.node.as_ref().filter(|node| node.takes(&held.frame)) else { return Verdict::Step };
         let first = held.frame.index + 1;
-        let is_known = |(index, entry): &(u64, &super::message::WireEntry)| node.term_at(*index) == Some(entry.term);
+        let is_known = |(index, entry): &(u64, &super::message::WireEntry)| node.log().term_at(*index) == Some(entry.term);
         let known = (first..).zip(&held.frame.entries).take_while(is_known).count();
         let Some(Position { mut height, mut contents, .. }) = node.log().position(held.frame.index + known as u64) else {
             return Verdict::Step;
@@ -198,9 +197,17 @@ impl RaftEngine {
             if self.slots.get(&height).and_then(|slot| slot.contents).is_some_and(|known| known != placed.contents) {
                 return Verdict::Ignore;
             }
-            if height > self.committed_height && self.at_hand(height, placed.contents).is_none() {
-                self.gather(placed, held.sealer);
-                verdict = Verdict::Wait;
+            if height < self.next_to_execute || height <= self.committed_height {
+                continue;
+            }
+            match self.at_hand(height, placed.contents) {
+                // What the pool holds is known to it from below, so this one waits for those that do.
+                Some(_) if matches!(verdict, Verdict::Wait) => {}
+                Some(transactions) => self.reserve(height, placed.contents, transactions),
+                None => {
+                    self.gather(placed, held.sealer);
+                    verdict = Verdict::Wait;
+                }
             }
         }
         verdict
@@ -224,9 +231,7 @@ impl RaftEngine {
         if self.replication.gathering.get(&height) == Some(&contents) {
             return;
         }
-        if self.replication.reserved.get(&height).is_some_and(|reserved| *reserved != contents) {
-            self.replication.reserved.split_off(&height);
-        }
+        self.clear_from(height);
         self.replication.gathering.insert(height, contents);
         let others = (0..self.epoch.sealers.len() as u32).filter(|sealer| *sealer != leader && Some(*sealer) != self.own);
         let holders = std::iter::once(leader).chain(others).filter_map(|sealer| self.epoch.sealers.get(sealer as usize).copied());
@@ -256,38 +261,32 @@ impl RaftEngine {
         }
     }
 
-    // ---- what the library wants done
+    // ---- what the log wants done
 
-    /// Records, sends and orders what the library has ready; `true` when there was something.
+    /// Records, sends and orders what follows from what the log was told; `true` when there was something.
     pub(super) fn carry_out(&mut self) -> bool {
         let mut has_moved = false;
-        while let Some(mut ready) = self.node.as_mut().and_then(super::Node::ready) {
+        while let Some(work) = self.node.as_mut().and_then(super::Node::take_work) {
             has_moved = true;
             self.keep_promise();
-            if ready.snapshot().get_metadata().index > 0 {
-                self.enter_position(&ready.snapshot().data);
+            if work.is_replaced {
+                self.record_log();
             }
-            for entry in ready.take_entries() {
-                self.append(&entry);
+            for index in work.appended {
+                self.complete(index);
             }
-            let mut messages = ready.take_messages();
-            messages.extend(ready.take_persisted_messages());
-            let mut committed = ready.take_committed_entries();
-            let mut light = self.node.as_mut().expect("it was ready").advance(ready);
-            messages.extend(light.take_messages());
-            committed.extend(light.take_committed_entries());
-            messages.iter().for_each(|message| self.send(message));
-            committed.iter().for_each(|entry| self.order(entry.index));
+            work.messages.into_iter().for_each(|(to, frame)| self.send(to, frame));
+            for index in work.ordered {
+                self.order(index);
+            }
         }
         has_moved
     }
 
     /// Records the term and the vote when they have changed.
     fn keep_promise(&mut self) {
-        let Some(node) = self.node.as_mut() else { return };
-        let promise = node.promise();
+        let Some(promise) = self.node.as_ref().map(super::Node::promise) else { return };
         if promise != self.replication.promised {
-            node.log_mut().set_promise(promise);
             self.replication.promised = promise;
             self.record_promise();
         }
@@ -299,13 +298,6 @@ impl RaftEngine {
         self.replication.promise_kept_to = kept_to;
         let record = Record::Promise { epoch: self.epoch_hash, number: self.next_number, term, vote };
         self.record(kept_to, &record);
-    }
-
-    /// The log begins anew at a place that the chain has reached.
-    fn enter_position(&mut self, data: &[u8]) {
-        let position: Position = wire::decode(data).expect("it was made of a position when the message came");
-        self.node.as_mut().expect("its snapshot was ready").log_mut().reset(position);
-        self.record_log();
     }
 
     /// Records the log as it is, so that it outlives the heights that become durable without it.
@@ -320,33 +312,35 @@ impl RaftEngine {
         self.record(kept_to, &record);
     }
 
-    fn append(&mut self, entry: &eraftpb::Entry) {
-        let read = Placed::read(&entry.data, &self.domain).expect("entries were read before the library had them");
+    /// Gives a new entry its proposal with the transactions, and records it.
+    fn complete(&mut self, index: u64) {
+        let Some((data, term)) = self.node.as_ref().and_then(|node| node.log().item(index)).map(|item| (item.data.clone(), item.term)) else {
+            return;
+        };
+        let read = Placed::read(&data, &self.domain).expect("entries were read before they were taken");
         let placed = read.map(|placed| {
             let (height, contents) = (placed.header.height, placed.contents);
             let transactions = (height > self.committed_height).then(|| self.at_hand(height, contents)).flatten();
             assert!(transactions.is_some() || height <= self.committed_height, "an entry is taken with its transactions");
             Placed { transactions, ..placed }
         });
-        let node = self.node.as_mut().expect("its entry was ready");
-        let below = node.log().position(entry.index - 1).expect("entries have no gaps");
+        let node = self.node.as_mut().expect("its entry was just there");
+        let below = node.log().position(index - 1).expect("entries have no gaps");
         let mut kept_to = kept_to(&below, placed.as_ref());
         if kept_to <= self.final_height.saturating_add(1) {
             kept_to = self.final_height.saturating_add(PROMISE_HEIGHTS);
         }
-        let height = placed.as_ref().map(|placed| placed.header.height);
-        let item = Item { term: entry.term, data: entry.data.clone().into(), placed, kept_to };
-        let record = Record::entry(self.epoch_hash, self.next_number, below, &item);
-        node.log_mut().put(entry.index, item);
-        if let Some(height) = height {
-            self.replication.gathered.remove(&height);
+        if let Some(placed) = &placed {
+            self.replication.gathered.remove(&placed.header.height);
         }
+        let item = Item { term, data, placed, kept_to };
+        let record = Record::entry(self.epoch_hash, self.next_number, below, &item);
+        *node.log_mut().item_mut(index).expect("it was just there") = item;
         self.record(kept_to, &record);
     }
 
-    fn send(&mut self, message: &eraftpb::Message) {
-        let to = sealer_of(message.to).and_then(|sealer| self.epoch.sealers.get(sealer)).copied();
-        if let (Some(to), Some(frame)) = (to, RaftFrame::of(message)) {
+    fn send(&mut self, to: u32, frame: RaftFrame) {
+        if let Some(to) = self.epoch.sealers.get(to as usize).copied() {
             let payload = Message::Raft(self.epoch_hash, self.epoch.start, frame).encode();
             self.effects.push(Effect::Send { to, payload });
         }
@@ -389,14 +383,30 @@ impl RaftEngine {
     pub(super) fn reserve_log(&mut self, upto: u64) {
         for height in self.next_to_execute.max(self.committed_height + 1)..=upto {
             let Some(placed) = self.node.as_ref().and_then(|node| node.log().at_height(height)) else { return };
-            let contents = placed.contents;
-            if self.replication.reserved.get(&height) == Some(&contents) {
+            if self.replication.reserved.get(&height) == Some(&placed.contents) {
                 continue;
             }
-            let Some(transactions) = placed.transactions.clone() else { continue };
-            self.replication.reserved.split_off(&height);
+            let (contents, transactions) = (placed.contents, placed.transactions.clone());
+            if let Some(transactions) = transactions {
+                self.reserve(height, contents, transactions);
+            }
+        }
+    }
+
+    /// Makes the pool hold these transactions for the height, in the place of others.
+    fn reserve(&mut self, height: u64, contents: B256, transactions: Vec<VerifiedTx>) {
+        if self.replication.reserved.get(&height) != Some(&contents) {
+            self.clear_from(height);
             self.replication.reserved.insert(height, contents);
             self.effects.push(Effect::Restore { height, transactions });
+        }
+    }
+
+    /// Makes way for other content of a height.
+    fn clear_from(&mut self, height: u64) {
+        let replication = &self.replication;
+        if replication.reserved.range(height..).next().is_some() || replication.gathering.range(height..).next().is_some() {
+            self.void_from(height);
         }
     }
 
@@ -415,7 +425,8 @@ impl RaftEngine {
 
     /// Nothing that was in flight from this height on stands; what is handed out for execution is not touched.
     pub(super) fn void_from(&mut self, height: u64) {
-        self.asked = self.asked.filter(|(asked, _)| *asked < height);
+        // A wish for a lower height is repeated.
+        self.asked = None;
         let height = height.max(self.next_to_execute);
         self.replication.reserved.split_off(&height);
         self.replication.gathering.retain(|gathered, _| *gathered < height && *gathered >= self.next_to_execute);

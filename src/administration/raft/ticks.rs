@@ -59,11 +59,6 @@ impl Ticks {
         self.outer_ms().saturating_add((ticks * self.tick_ms).saturating_sub(self.rest_ms).max(1))
     }
 
-    /// Ticks of the longest timeout that can be drawn.
-    pub fn longest(&self) -> u64 {
-        self.longest
-    }
-
     /// Draws an election timeout in ticks (splitmix64).
     pub fn draw(&mut self) -> u64 {
         self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);

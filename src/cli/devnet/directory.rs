@@ -73,13 +73,16 @@ fn build(arguments: &DevnetArguments, manifest: &Path) -> Result<(), Fault> {
         rpc_ip: own,
         days: DAYS,
         rules,
+        consensus: arguments.consensus.clone().unwrap_or_default(),
         timestamp_ms: SystemClock.now_ms(),
         reach: Reach::Machine,
         program: Program::Link(own_program()?),
     };
     chain_build::build(&plan, &|_| {})?;
     let placements = placements_text(&arguments.placements);
-    let text = json!({"nodes": nodes, "groups": groups, "placements": placements, "evm": rules.to_string()}).to_string();
+    let consensus = plan.consensus.to_string();
+    let text = json!({"nodes": nodes, "groups": groups, "placements": placements, "evm": rules.to_string(), "consensus": consensus});
+    let text = text.to_string();
     let finish = || {
         symlink(Path::new("127.0.0.1").join("sdk"), arguments.dir.join("sdk"))?;
         fs::write(manifest, format!("{text}\n"))
@@ -134,6 +137,10 @@ fn check_manifest(arguments: &DevnetArguments, manifest: &Path, text: &str, node
     if !arguments.placements.is_empty() && wanted != placed {
         let has = if placed.is_empty() { "no group on some nodes only" } else { placed };
         return Err(differs("placements:", has, &wanted));
+    }
+    let consensus = value["consensus"].as_str().unwrap_or("pbft");
+    if let Some(wanted) = arguments.consensus.as_ref().map(ToString::to_string).filter(|wanted| wanted != consensus) {
+        return Err(differs("consensus", consensus, &wanted));
     }
     match arguments.rules.chosen()?.filter(|wanted| wanted.to_string() != evm) {
         Some(wanted) => Err(differs("EVM rules", evm, &wanted.to_string())),

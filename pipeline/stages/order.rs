@@ -64,8 +64,17 @@ pub fn engines(window: u64) -> EngineFactory {
         Ok(match ledger.config().genesis.consensus {
             Consensus::Pbft => {
                 let max_ahead_ms = MAX_AHEAD_MS;
-                Box::new(PbftEngine::new(PbftConfig { domain, key, epoch, head, head_hash, head_signatures, records, window, max_ahead_ms }))
-                    as Box<dyn Engine>
+                Box::new(PbftEngine::new(PbftConfig {
+                    domain,
+                    key,
+                    epoch,
+                    head,
+                    head_hash,
+                    head_signatures,
+                    records,
+                    window,
+                    max_ahead_ms,
+                })) as Box<dyn Engine>
             }
             Consensus::Raft(times) => Box::new(RaftEngine::new(RaftConfig { domain, key, epoch, head, head_hash, records, window, times })),
         })

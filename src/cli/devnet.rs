@@ -177,7 +177,14 @@ mod tests {
         assert_eq!(started.groups, built.groups);
         assert_eq!(started.rpc.listen.port(), 9600);
         assert_eq!(started.operator_listen.unwrap().port(), 10600);
-        for other in [&["--groups", "3"][..], &["--evm", "cancun"], &["--free-storage"], &["--nodes", "2"], &["--group", "2=node0"], &["--consensus", "raft"]] {
+        for other in [
+            &["--groups", "3"][..],
+            &["--evm", "cancun"],
+            &["--free-storage"],
+            &["--nodes", "2"],
+            &["--group", "2=node0"],
+            &["--consensus", "raft"],
+        ] {
             let message = prepare(&arguments(&dir, other)).err().unwrap().to_string();
             assert!(message.contains("was asked for"), "{message}");
         }
@@ -238,10 +245,7 @@ mod tests {
     #[test]
     fn what_is_not_there_yet_is_refused_with_what_is() {
         let dir = Path::new("/nonexistent");
-        for (more, word) in [
-            (["--state", "mpt"], "supported: storage"),
-            (["--storage", "mysql"], "supported: rocksdb"),
-        ] {
+        for (more, word) in [(["--state", "mpt"], "supported: storage"), (["--storage", "mysql"], "supported: rocksdb")] {
             let message = refuse_what_is_not_there_yet(&arguments(dir, &more)).unwrap_err().to_string();
             assert!(message.contains(word), "{message}");
         }

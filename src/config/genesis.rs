@@ -113,7 +113,12 @@ fn consensus(ini: &Checked) -> Result<Consensus, Fault> {
     let max_ms = ini.number("consensus", "max_elect_time").unwrap_or(default.max_ms.max(2 * min_ms));
     if max_ms <= min_ms {
         let what = format!("consensus.max_elect_time={max_ms} is not above consensus.min_elect_time={min_ms}");
-        return Err(ini.fault("consensus", "max_elect_time", what, "twice min_elect_time is a good value: sealers must not all ask for votes at once"));
+        return Err(ini.fault(
+            "consensus",
+            "max_elect_time",
+            what,
+            "twice min_elect_time is a good value: sealers must not all ask for votes at once",
+        ));
     }
     Ok(Consensus::Raft(ElectionTimes { min_ms, max_ms }))
 }

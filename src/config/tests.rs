@@ -227,7 +227,12 @@ fn wrong_keys_and_values_are_refused_with_place_and_remedy() {
         (config, "key=node.key", "key=other.key", &["cannot read the key", "other.key"]),
         (config, "cert=node.crt", "cert=other.crt", &["the certificate", "other.crt"]),
         (config, "group_config_path=conf/", "group_config_path=none/", &["cannot list", "group.group_config_path"]),
-        (genesis, "consensus_type=pbft", "consensus_type=rpbft", &["consensus.consensus_type=rpbft is not supported", "supported: pbft, raft"]),
+        (
+            genesis,
+            "consensus_type=pbft",
+            "consensus_type=rpbft",
+            &["consensus.consensus_type=rpbft is not supported", "supported: pbft, raft"],
+        ),
         (
             genesis,
             "consensus_type=pbft",

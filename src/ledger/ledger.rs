@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use millrace_access::blockchain::{BlockChain, ChainHead, Commit};
 use millrace_access::txpool::{PoolConfig, TxPool};
-use millrace_administration::{Epoch, Faults};
 use millrace_administration::engine::EngineStatus;
 use millrace_administration::sync::SyncProgress;
+use millrace_administration::{Epoch, Faults};
 use millrace_base::{B256, Block, ChainId, GroupId, KeyPair, VerifiedTx};
 use millrace_core::state::StateReader;
 use millrace_core::storage::StorageView;
@@ -164,7 +164,8 @@ impl Ledger {
         check_head(&chain, group)?;
         let head = chain.head();
         // All nodes must name the epoch alike, whenever they were started.
-        let epoch = Epoch { start: chain.epoch_start()?, ..epoch_at(&*chain.state(), head.header.number + 1, config.genesis.consensus.faults())? };
+        let epoch =
+            Epoch { start: chain.epoch_start()?, ..epoch_at(&*chain.state(), head.header.number + 1, config.genesis.consensus.faults())? };
         let nonces = chain.recent_nonces()?;
         let pool_config = PoolConfig {
             chain_id: config.chain_id,

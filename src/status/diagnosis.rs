@@ -226,7 +226,8 @@ fn judge_steps(running: &RunningGroup, findings: &mut Findings) {
     };
     if consensus.to_view > consensus.view && consensus.is_raft() {
         let text = format!("This sealer hears of no leader in term {} and asks the others for their votes. ", consensus.view);
-        let hope = if has_quorum { "With a majority connected an election ends within seconds." } else { "Without a majority nobody is elected." };
+        let hope =
+            if has_quorum { "With a majority connected an election ends within seconds." } else { "Without a majority nobody is elected." };
         findings.add(level.max(Level::Degraded), text + hope);
     } else if consensus.to_view > consensus.view {
         let text = format!(

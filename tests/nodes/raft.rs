@@ -89,7 +89,8 @@ fn minority_of_a_raft_group_commits_nothing() {
     load.wait_flowing(&cluster, 0, 1);
     let old = leader(&cluster, &ALL);
     let others: Vec<usize> = ALL.into_iter().filter(|node| *node != old).collect();
-    machines.part(&[old], &others);
+    let machine = |node: usize| u8::try_from(node).unwrap();
+    machines.part(&[machine(old)], &others.iter().map(|node| machine(*node)).collect::<Vec<_>>());
     std::thread::sleep(Duration::from_secs(1));
     let held = cluster.height(old, 1);
     let went_on = wait_progress(&cluster, &others, RECOVERY);

@@ -75,7 +75,8 @@ pub fn restore(records: &[Record], epoch: Hash, fresh: Position, domain: &Domain
                 let earlier = std::mem::replace(&mut log, Log::new(*base));
                 for (term, data) in entries {
                     let placed = Placed::read(data, domain).ok().flatten();
-                    let same = placed.and_then(|placed| earlier.at_height(placed.header.height).filter(|known| known.contents == placed.contents));
+                    let same =
+                        placed.and_then(|placed| earlier.at_height(placed.header.height).filter(|known| known.contents == placed.contents));
                     let kept = same.and_then(|placed| placed.transactions.clone());
                     let below = log.end();
                     append(&mut log, below, (*term, data), kept, domain);

@@ -69,9 +69,10 @@ impl RaftEngine {
                 continue;
             }
             let own_vote = slot.votes.get(VoteKind::Checkpoint, own).copied().map(Message::Checkpoint);
-            let stable = slot.executed.as_ref().zip(slot.finality.as_ref()).map(|((_, header), (_, votes))| {
-                Message::Final(Stable { header: header.encode_rlp(), signatures: signatures_of(votes) })
-            });
+            let stable =
+                slot.executed.as_ref().zip(slot.finality.as_ref()).map(|((_, header), (_, votes))| {
+                    Message::Final(Stable { header: header.encode_rlp(), signatures: signatures_of(votes) })
+                });
             messages.extend(stable.or(own_vote));
         }
         self.effects.extend(messages.into_iter().map(|message| Effect::Send { to, payload: message.encode() }));

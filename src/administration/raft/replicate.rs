@@ -314,7 +314,8 @@ impl RaftEngine {
 
     /// Gives a new entry its proposal with the transactions, and records it.
     fn complete(&mut self, index: u64) {
-        let Some((data, term)) = self.node.as_ref().and_then(|node| node.log().item(index)).map(|item| (item.data.clone(), item.term)) else {
+        let Some((data, term)) = self.node.as_ref().and_then(|node| node.log().item(index)).map(|item| (item.data.clone(), item.term))
+        else {
             return;
         };
         let read = Placed::read(&data, &self.domain).expect("entries were read before they were taken");
@@ -459,7 +460,8 @@ impl RaftEngine {
     fn parent(&self, end: &Position) -> Option<(u64, B256)> {
         let placed = self.node.as_ref().and_then(|node| node.log().at_height(end.height));
         let placed = placed.map(|placed| (placed.header.timestamp_ms, placed.contents));
-        let executed = || self.slots.get(&end.height)?.executed.as_ref().map(|(_, header)| (header.timestamp_ms, contents_of(&self.domain, header)));
+        let executed =
+            || self.slots.get(&end.height)?.executed.as_ref().map(|(_, header)| (header.timestamp_ms, contents_of(&self.domain, header)));
         let committed = || (end.height == self.committed_height).then_some(self.committed_contents);
         placed.or_else(committed).or_else(executed)
     }

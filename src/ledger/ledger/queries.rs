@@ -13,9 +13,7 @@ use millrace_core::{Space, StateKey, StateReader, StateValue, StorageError};
 use millrace_vm::{BlockEnvironment, BlockHashes, CallMessage, EvmRules, Executor};
 
 use crate::ledger::Ledger;
-use crate::view::{
-    CallError, CallOutcome, CallRequest, ConsensusStatus, Head, LedgerView, Location, SignedHeader, SyncStatus, Totals,
-};
+use crate::view::{CallError, CallOutcome, CallRequest, ConsensusStatus, Head, LedgerView, Location, SignedHeader, SyncStatus, Totals};
 
 /// State as of a storage view, without a cache: what queries read, so that they can neither see half a block nor push the hot state
 /// of execution out of its cache.

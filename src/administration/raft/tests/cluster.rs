@@ -368,9 +368,11 @@ impl Cluster {
             self.fail(&format!("two final blocks at height {}", header.number));
         }
         let signers: BTreeSet<u32> = stored.block.signatures.iter().map(|signature| signature.index).collect();
-        let valid = stored.block.signatures.iter().all(|signature| {
-            crate::pbft::signing::verify(&header.sealer_list[signature.index as usize], hash, &signature.signature)
-        });
+        let valid = stored
+            .block
+            .signatures
+            .iter()
+            .all(|signature| crate::pbft::signing::verify(&header.sealer_list[signature.index as usize], hash, &signature.signature));
         if !valid || 2 * signers.len() <= header.sealer_list.len() {
             self.fail(&format!("block {} is final with {} signers of {}", header.number, signers.len(), header.sealer_list.len()));
         }
@@ -429,9 +431,7 @@ impl Cluster {
     /// A vote that is given must be the only one in its term, over restarts.
     fn check_vote(&mut self, from: NodeId, to: NodeId, payload: &Bytes) {
         let Ok(Message::Raft(epoch, _, frame)) = Message::decode(payload) else { return };
-        if frame.kind == Kind::RequestVoteResponse
-            && !frame.is_rejected
-            && *self.votes.entry((from, epoch, frame.term)).or_insert(to) != to
+        if frame.kind == Kind::RequestVoteResponse && !frame.is_rejected && *self.votes.entry((from, epoch, frame.term)).or_insert(to) != to
         {
             self.fail(&format!("{from:?} voted twice in term {}", frame.term));
         }

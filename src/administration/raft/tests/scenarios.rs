@@ -173,9 +173,8 @@ fn members_come_and_go_down_to_one_and_up_again() {
         let everywhere: Vec<usize> = (0..5).collect();
         cluster.offer(&everywhere, Some(sealers.clone()));
         let count = sealers.len();
-        let gap = cluster.run_until("the new members govern", |cluster| {
-            (0..5).all(|host| cluster.engine(host).status().sealers.len() == count)
-        });
+        let gap =
+            cluster.run_until("the new members govern", |cluster| (0..5).all(|host| cluster.engine(host).status().sealers.len() == count));
         assert!(gap < 10_000, "{gap} ms");
         let height = cluster.height();
         cluster.run_until("blocks flow", |cluster| cluster.hosts.iter().all(|host| host.height() >= height + 5));

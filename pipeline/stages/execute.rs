@@ -2,13 +2,14 @@
 //!
 //! For each group it keeps the writes of blocks that are executed but not yet durable, as layers over the committed state: block h+1
 //! runs on what h left while h is still being committed. A layer goes when its block is durable, or when it is declared void.
-//! A panic while executing is contained: it halts the group whose block it was.
+//! Big blocks are shared with the node's crew of helpers; which helps whom is measured by each group's block executor.
+//! A panic while executing is contained, on whichever thread it was: it halts the group whose block it was.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use millrace_access::verifier::{BlockExecutor, BlockOrder, ExecutedBlock};
+use millrace_access::verifier::{BlockExecutor, BlockOrder, Crew, ExecutedBlock};
 use millrace_administration::{Epoch, Proposal};
 use millrace_base::{B256, GroupId};
 use millrace_core::overlay::{Layer, LayeredState, Writes};
@@ -59,10 +60,10 @@ impl BlockHashes for Hashes<'_> {
 }
 
 impl GroupExecution {
-    fn new(ledger: Arc<Ledger>) -> Result<Self, StorageError> {
+    fn new(ledger: Arc<Ledger>, crew: Arc<Crew>) -> Result<Self, StorageError> {
         let head = ledger.chain().head();
         let base = (head.header.number, head.hash, ledger.chain().accumulator()?);
-        let (executor, epoch) = (BlockExecutor::new(ledger.rules()), (*ledger.epoch()).clone());
+        let (executor, epoch) = (BlockExecutor::with_crew(ledger.rules(), crew), (*ledger.epoch()).clone());
         Ok(Self { ledger, executor, epoch, ahead: BTreeMap::new(), base, ended: None })
     }
 
@@ -133,16 +134,17 @@ impl GroupExecution {
 pub struct ExecuteStage {
     groups: BTreeMap<GroupId, GroupExecution>,
     order: Sender<ToOrder>,
+    crew: Arc<Crew>,
 }
 
 impl ExecuteStage {
-    /// A worker without groups; they come as [`ToExecute::Open`].
-    pub fn new(order: Sender<ToOrder>) -> Self {
-        Self { groups: BTreeMap::new(), order }
+    /// A worker without groups; they come as [`ToExecute::Open`]. The crew helps it with big blocks.
+    pub fn new(order: Sender<ToOrder>, crew: Arc<Crew>) -> Self {
+        Self { groups: BTreeMap::new(), order, crew }
     }
 
     fn open(&mut self, ledger: Arc<Ledger>) {
-        match GroupExecution::new(Arc::clone(&ledger)) {
+        match GroupExecution::new(Arc::clone(&ledger), Arc::clone(&self.crew)) {
             Ok(group) => {
                 self.groups.insert(ledger.id(), group);
             }

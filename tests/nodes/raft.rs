@@ -45,7 +45,9 @@ fn kills() -> usize {
 #[test]
 fn raft_group_goes_on_when_its_leader_is_killed_and_when_all_are() {
     let mut cluster = Cluster::start(3, &RAFT);
-    let load = cluster.load(&ALL, &[]);
+    // At 400 a second there is load for all the kills; it ends when the test says so.
+    let count = (16_000 + 4_000 * kills()).to_string();
+    let load = cluster.load(&ALL, &["--count", &count]);
     load.wait_flowing(&cluster, 0, 1);
     let mut gaps = Vec::new();
     for _ in 0..kills() {

@@ -53,7 +53,12 @@ fn raft_group_is_judged_by_its_majority_and_speaks_of_terms_and_elections() {
     let (level, texts) = of_group(&status);
     assert_eq!(level, Level::Degraded);
     let said = texts.join("\n");
-    for part in ["2 of 3 sealers are connected, 2 are needed", "no leader in term 4", "With a majority connected", "Terms differ: this node is in term 4"] {
+    for part in [
+        "2 of 3 sealers are connected, 2 are needed",
+        "no leader in term 4",
+        "With a majority connected",
+        "Terms differ: this node is in term 4",
+    ] {
         assert!(said.contains(part), "{part}: {said}");
     }
     assert!(text::why(&status, &diagnose(&status)).contains(", term 4)"));

@@ -19,6 +19,7 @@ use super::*;
 use crate::runtime::{Pinning, Policy, QueueSpec, TopologyBuilder};
 use crate::stages::commit::{CommitOutputs, CommitStage};
 use crate::stages::execute::ExecuteStage;
+use crate::topology::Crew;
 
 /// When every test begins.
 pub const FIRST_MS: u64 = 1_700_000_000_000;
@@ -271,7 +272,7 @@ impl Bench {
         let commit_outputs = CommitOutputs { order: to_order.clone(), execute: to_execute.clone(), notify: to_notify, sync: to_sync };
         Self {
             stage: OrderStage::new(parts, outputs),
-            execute: ExecuteStage::new(to_order.clone()),
+            execute: ExecuteStage::new(to_order.clone(), Crew::alone()),
             commit: CommitStage::new(commit_outputs),
             clock,
             outside,

@@ -230,17 +230,19 @@ impl Cluster {
                 let input = self.hosts[to].commit(height);
                 self.tell(to, input);
             }
-            Event::Tick { to, life } if self.is_alive(to, life) => {
-                if self.hosts[to].engine.as_ref().and_then(Engine::deadline_ms).is_some_and(|due| due <= self.now_ms) {
-                    self.tell(to, Input::Tick);
-                }
-            }
+            Event::Tick { to, life } if self.is_alive(to, life) => self.tick(to),
             Event::Pull { to, life } if self.is_alive(to, life) => self.pull(to),
             Event::Boot { to } if self.hosts[to].engine.is_none() && !self.held_down.contains(&to) => self.boot(to),
             Event::Supply => self.supply(),
             Event::Chaos => self.chaos(),
             Event::Sync => self.sync(),
             _ => {}
+        }
+    }
+
+    fn tick(&mut self, to: usize) {
+        if self.hosts[to].engine.as_ref().and_then(Engine::deadline_ms).is_some_and(|due| due <= self.now_ms) {
+            self.tell(to, Input::Tick);
         }
     }
 

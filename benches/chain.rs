@@ -37,6 +37,7 @@ impl Chain {
             group: GroupId::new(1).expect("in range"),
             timestamp_ms: 1,
             sealers: vec![key().node_id()],
+            consensus: millrace_ledger::genesis::Consensus::Pbft,
             tx_count_limit: TRANSACTIONS,
             tx_gas_limit: GAS_LIMIT,
             consensus_timeout_s: 3,

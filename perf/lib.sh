@@ -30,8 +30,8 @@ read_scenario() {
     [ -r "$file" ] || fail "no scenario $1; there are: $(for known in perf/scenarios/*.conf; do basename "$known" .conf; done | tr '\n' ' ')"
     scenario=$(basename "$file" .conf)
     nodes=1 groups=1 workload=transfer transport=http-batch count=20000 rate=0 rate_of='' rate_percent=70 connections=8 batch=100 in_flight=5000
-    durability=power state=storage accounts=1000 duration=0 limit=60 window=0 delay=0 kill='' kills=10
-    keys='nodes|groups|workload|transport|count|rate|rate_of|rate_percent|connections|batch|in_flight|durability|state|accounts|duration|limit|window|delay|kill|kills'
+    durability=power state=storage accounts=1000 duration=0 limit=60 window=0 delay=0 consensus=pbft kill='' kills=10
+    keys='nodes|groups|workload|transport|count|rate|rate_of|rate_percent|connections|batch|in_flight|durability|state|accounts|duration|limit|window|delay|consensus|kill|kills'
     unknown=$(grep -vE "^(#.*|($keys)=[a-z0-9,-]+|)\$" "$file" | head -n 1 || true)
     [ -z "$unknown" ] || fail "scenario $scenario: this line is not a known key=value: $unknown"
     case $file in /*) ;; *) file=./$file ;; esac
@@ -98,7 +98,7 @@ build_chain() {
     for index in $(seq 0 "$last"); do
         curl -s -o /dev/null "$(rpc_of "$index")" && fail "something answers at $(rpc_of "$index") already; stop it, or name other ports in PERF_PORT"
     done
-    "$bin/millrace" chain build -l "127.0.0.1:$nodes" --groups "$groups" --state "$state" -o "$dir/chain" \
+    "$bin/millrace" chain build -l "127.0.0.1:$nodes" --groups "$groups" --state "$state" --consensus "$consensus" -o "$dir/chain" \
         -p "$(p2p_port 0),$(channel_port 0),$(rpc_port 0)" >"$dir/log" 2>&1 || { cat "$dir/log" >&2; exit 1; }
     for index in $(seq 0 "$last"); do
         config=$(config_of "$index")

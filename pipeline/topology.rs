@@ -25,7 +25,7 @@ use crate::stages::check::{CheckStage, ToCheck};
 use crate::stages::commit::{CommitOutputs, CommitStage};
 use crate::stages::execute::ExecuteStage;
 use crate::stages::notify::{Listener, NotifyStage};
-use crate::stages::order::{OrderOutputs, OrderParts, OrderStage, RecordLog, pbft_engines};
+use crate::stages::order::{OrderOutputs, OrderParts, OrderStage, RecordLog, engines};
 use crate::stages::sync::{self, PeerFrame, SyncInlet, SyncInput, SyncOutputs, SyncStage};
 use crate::stages::verify::VerifyStage;
 
@@ -332,7 +332,7 @@ fn wire_order(builder: &mut TopologyBuilder, queues: &Queues, parts: Parts) {
         name: "order",
         workers: 1,
         max_batch: 256,
-        what: "seal from the pool, agree by PBFT, durable votes, finality by checkpoint",
+        what: "seal from the pool, agree by vote, durable votes, finality by checkpoint",
     });
     order.reads(&queues.to_order, |item| item);
     order.reads(&queues.frames, ToOrder::Frame);
@@ -344,7 +344,7 @@ fn wire_order(builder: &mut TopologyBuilder, queues: &Queues, parts: Parts) {
         notify: order.writes(&queues.to_notify),
         sync: order.writes(&queues.sync.hints),
     };
-    let order_parts = OrderParts { votes, evidence, peers, clock, engines: pbft_engines(window) };
+    let order_parts = OrderParts { votes, evidence, peers, clock, engines: engines(window) };
     let mut once = Some(OrderStage::new(order_parts, outputs));
     order.instances(move |_| once.take().expect("the stage has one worker"));
 }

@@ -13,5 +13,6 @@ mod lifecycle;
 mod machines;
 mod membership;
 mod partition;
+mod raft;
 mod stranger;
 mod tries;

@@ -107,7 +107,7 @@ impl GroupExecution {
         if !writes.iter().any(|(key, _)| governs(key)) {
             return Ok(None);
         }
-        let epoch = epoch_at(&*self.state(), number + 1)?;
+        let epoch = epoch_at(&*self.state(), number + 1, self.ledger.faults())?;
         Ok(Some(epoch).filter(|epoch| !epoch.same_rules(&self.epoch)))
     }
 

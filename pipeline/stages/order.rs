@@ -28,9 +28,11 @@ use std::time::{Duration, Instant};
 use millrace_administration::digest::Domain;
 use millrace_administration::engine::Engine;
 use millrace_administration::pbft::{MAX_AHEAD_MS, PbftConfig, PbftEngine, WINDOW};
+use millrace_administration::raft::{RaftConfig, RaftEngine};
 use millrace_base::clock::Clock;
 use millrace_base::{Bytes, GroupId, VerifiedTx};
 use millrace_ledger::Ledger;
+use millrace_ledger::genesis::Consensus;
 
 use crate::evidence::{Case, EvidenceLog};
 use crate::messages::{Done, ToCommit, ToExecute, ToNotify, ToOrder, ToSync};
@@ -50,24 +52,32 @@ const SYNC_RETRY_MS: u64 = 1_000;
 /// Makes the engine of a group that is being opened, from the records it left above the head; or says why it cannot be made.
 pub type EngineFactory = Arc<dyn Fn(&Ledger, Vec<Bytes>) -> Result<Box<dyn Engine>, String> + Send + Sync>;
 
-/// The engines of a production node, with so many heights in flight: [`WINDOW`] at most.
-pub fn pbft_engines(window: u64) -> EngineFactory {
+/// The engines of a production node, each of the kind that its group's genesis says, with so many heights in flight: [`WINDOW`] at most.
+pub fn engines(window: u64) -> EngineFactory {
     let window = window.clamp(1, WINDOW);
     Arc::new(move |ledger, records| {
         let head = ledger.chain().head();
         let signed = ledger.chain().header(head.header.number).map_err(|error| format!("the head cannot be read: {error}"))?;
         let (head, head_hash, head_signatures) = signed.ok_or("the head is not in the database")?;
-        Ok(Box::new(PbftEngine::new(PbftConfig {
-            domain: Domain { chain_id: ledger.config().chain_id, group: ledger.id(), genesis: ledger.chain().genesis() },
-            key: ledger.config().key.clone(),
-            epoch: (*ledger.epoch()).clone(),
-            head,
-            head_hash,
-            head_signatures,
-            records,
-            window,
-            max_ahead_ms: MAX_AHEAD_MS,
-        })))
+        let domain = Domain { chain_id: ledger.config().chain_id, group: ledger.id(), genesis: ledger.chain().genesis() };
+        let (key, epoch) = (ledger.config().key.clone(), (*ledger.epoch()).clone());
+        Ok(match ledger.config().genesis.consensus {
+            Consensus::Pbft => {
+                let max_ahead_ms = MAX_AHEAD_MS;
+                Box::new(PbftEngine::new(PbftConfig {
+                    domain,
+                    key,
+                    epoch,
+                    head,
+                    head_hash,
+                    head_signatures,
+                    records,
+                    window,
+                    max_ahead_ms,
+                })) as Box<dyn Engine>
+            }
+            Consensus::Raft(times) => Box::new(RaftEngine::new(RaftConfig { domain, key, epoch, head, head_hash, records, window, times })),
+        })
     })
 }
 

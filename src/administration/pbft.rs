@@ -17,17 +17,17 @@
 //! One sealer is a real quorum of one and goes through every step above, without certificates: after a restart it begins a view it
 //! never voted in.
 
-mod certificate;
-mod early;
+pub(crate) mod certificate;
+pub(crate) mod early;
 mod finality;
-mod import;
-mod message;
+pub(crate) mod import;
+pub(crate) mod message;
 mod order;
 mod reach;
-mod records;
+pub(crate) mod records;
 mod repair;
-mod signing;
-mod slot;
+pub(crate) mod signing;
+pub(crate) mod slot;
 mod status;
 mod timer;
 mod view_change;
@@ -371,4 +371,4 @@ impl Engine for PbftEngine {
 
 #[cfg(test)]
 #[path = "pbft/tests.rs"]
-mod tests;
+pub(crate) mod tests;

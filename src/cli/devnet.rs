@@ -17,7 +17,7 @@ use millrace_core::StateKind;
 
 use super::chain::{RulesArguments, parse_placement, refuse_lacking};
 use super::run::{STOP_DEADLINE, StopSignals, log_notes};
-use crate::chain_build::Placement;
+use crate::chain_build::{ConsensusPlan, Placement};
 use crate::config::NodeConfig;
 use crate::logging;
 use crate::node::Node;
@@ -58,9 +58,10 @@ pub struct DevnetArguments {
     /// First P2P port [default: 30300, or what the directory has].
     #[arg(long, value_name = "PORT")]
     p2p_port: Option<u16>,
-    /// Consensus: pbft.
-    #[arg(long, value_name = "TYPE", default_value = "pbft")]
-    consensus: String,
+    /// Consensus of the groups: pbft (sealers may lie), raft (sealers may only stop), or by group: "pbft,2=raft" [default: pbft, or what
+    /// the directory has].
+    #[arg(long, value_name = "TYPE")]
+    consensus: Option<ConsensusPlan>,
     /// State: storage (latest values), or mpt (Ethereum's tries: history and proofs) [default: storage, or what the directory has].
     #[arg(long, value_name = "TYPE")]
     state: Option<StateKind>,
@@ -135,7 +136,6 @@ fn refuse(what: impl Into<String>, remedy: impl Into<String>) -> Fault {
 }
 
 fn refuse_what_is_not_there_yet(arguments: &DevnetArguments) -> Result<(), Fault> {
-    refuse_lacking("consensus", &arguments.consensus, "pbft")?;
     refuse_lacking("storage", &arguments.storage, "rocksdb")
 }
 
@@ -184,6 +184,7 @@ mod tests {
             &["--free-storage"],
             &["--nodes", "2"],
             &["--group", "2=node0"],
+            &["--consensus", "raft"],
         ] {
             let message = prepare(&arguments(&dir, other)).err().unwrap().to_string();
             assert!(message.contains("was asked for"), "{message}");
@@ -220,6 +221,21 @@ mod tests {
     }
 
     #[test]
+    fn consensus_is_chosen_by_group_and_kept_by_the_directory() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().join("net");
+        let wanted = ["--nodes", "2", "--groups", "2", "--consensus", "pbft,2=raft"];
+        let built = load(&prepare(&arguments(&dir, &wanted)).unwrap());
+        let of = |config: &NodeConfig| config.groups.iter().map(|group| group.genesis.consensus.name()).collect::<Vec<_>>();
+        assert_eq!((of(&built[0]), of(&built[1])), (vec!["pbft", "raft"], vec!["pbft", "raft"]));
+        assert!(prepare(&arguments(&dir, &wanted)).is_ok() && prepare(&arguments(&dir, &[])).is_ok());
+        let other = prepare(&arguments(&dir, &["--consensus", "raft"])).err().unwrap().to_string();
+        assert!(other.contains("pbft,2=raft"), "{other}");
+        let unknown = Wrapper::try_parse_from(["devnet", "--dir", "x", "--consensus", "rpbft"]).err().unwrap().to_string();
+        assert!(unknown.contains("supported: pbft, raft"), "{unknown}");
+    }
+
+    #[test]
     fn directory_with_other_content_is_left_alone() {
         let scratch = tempfile::tempdir().unwrap();
         fs::write(scratch.path().join("letter.txt"), "dear").unwrap();
@@ -230,7 +246,7 @@ mod tests {
     #[test]
     fn what_is_not_there_yet_is_refused_with_what_is() {
         let dir = Path::new("/nonexistent");
-        for (more, word) in [(["--consensus", "raft"], "supported: pbft"), (["--storage", "mysql"], "supported: rocksdb")] {
+        for (more, word) in [(["--storage", "mysql"], "supported: rocksdb")] {
             let message = refuse_what_is_not_there_yet(&arguments(dir, &more)).unwrap_err().to_string();
             assert!(message.contains(word), "{message}");
         }

@@ -154,14 +154,14 @@ pub const GENESIS: &[Section] = &[
     section(
         "consensus",
         &[
-            used("consensus_type", Form::Choice { supported: &["pbft"], lacking: &["raft", "rpbft"] }),
+            used("consensus_type", Form::Choice { supported: &["pbft", "raft"], lacking: &["rpbft"] }),
             used("max_trans_num", number(1, MAX_SETTING, "transactions a block")),
             used("consensus_timeout", number(3, 4_294_966, "seconds")),
             used("node.N", Form::NodeId),
             idle("epoch_sealer_num", number(1, MAX_SETTING, "sealers"), "it belongs to rpbft"),
             idle("epoch_block_num", number(1, MAX_SETTING, "blocks"), "it belongs to rpbft"),
-            idle("min_elect_time", number(1, 1 << 32, "ms"), "it belongs to raft"),
-            idle("max_elect_time", number(1, 1 << 32, "ms"), "it belongs to raft"),
+            used("min_elect_time", number(20, 3_600_000, "ms")),
+            used("max_elect_time", number(21, 7_200_000, "ms")),
         ],
     ),
     section("state", &[used("type", Form::Choice { supported: &["storage", "mpt"], lacking: &[] })]),

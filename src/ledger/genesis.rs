@@ -5,11 +5,60 @@
 use std::sync::Arc;
 
 use millrace_access::blockchain::Commit;
+use millrace_administration::Faults;
+use millrace_administration::raft::ElectionTimes;
 use millrace_base::{B256, Block, BlockHeader, Bytes, GroupId, NodeId};
 use millrace_core::state::StateReader;
 use millrace_core::table::system::{self, GenesisState};
 use millrace_core::{StateCommitment, StateKey, StateKind, StateValue, StorageError};
 use millrace_vm::EvmRules;
+
+use crate::view::ConsensusKind;
+
+/// How a group orders its transactions, with what only that way needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Consensus {
+    /// Sealers may lie.
+    #[default]
+    Pbft,
+    /// Sealers may stop.
+    Raft(ElectionTimes),
+}
+
+impl Consensus {
+    /// Its name for queries.
+    pub fn kind(self) -> ConsensusKind {
+        match self {
+            Self::Pbft => ConsensusKind::Pbft,
+            Self::Raft(_) => ConsensusKind::Raft,
+        }
+    }
+
+    /// As `consensus.consensus_type` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pbft => "pbft",
+            Self::Raft(_) => "raft",
+        }
+    }
+
+    /// What quorums are made for.
+    pub fn faults(self) -> Faults {
+        match self {
+            Self::Pbft => Faults::Byzantine,
+            Self::Raft(_) => Faults::Crash,
+        }
+    }
+}
+
+/// What the quorums of a chain are made for, by the mark in its block 0: `group-sealers-consensus-…`. A mark of another form is taken
+/// for the stricter of the two.
+pub fn faults_of_mark(mark: &[u8]) -> Faults {
+    match mark.split(|byte| *byte == b'-').nth(2) {
+        Some(b"raft") => Faults::Crash,
+        _ => Faults::Byzantine,
+    }
+}
 
 /// The immutable part of a group's configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,6 +69,8 @@ pub struct Genesis {
     pub timestamp_ms: u64,
     /// Initial sealers, sorted.
     pub sealers: Vec<NodeId>,
+    /// How transactions are ordered.
+    pub consensus: Consensus,
     /// Initial `tx_count_limit`.
     pub tx_count_limit: u64,
     /// Initial `tx_gas_limit`.

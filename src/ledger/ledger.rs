@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use millrace_access::blockchain::{BlockChain, ChainHead, Commit};
 use millrace_access::txpool::{PoolConfig, TxPool};
-use millrace_administration::Epoch;
 use millrace_administration::engine::EngineStatus;
 use millrace_administration::sync::SyncProgress;
+use millrace_administration::{Epoch, Faults};
 use millrace_base::{B256, Block, BlockHeader, ChainId, GroupId, KeyPair, VerifiedTx};
 use millrace_core::state::StateReader;
 use millrace_core::storage::StorageView;
@@ -164,7 +164,8 @@ impl Ledger {
         check_head(&chain, group)?;
         let head = chain.head();
         // All nodes must name the epoch alike, whenever they were started.
-        let epoch = Epoch { start: chain.epoch_start()?, ..epoch_at(&*chain.state(), head.header.number + 1)? };
+        let epoch =
+            Epoch { start: chain.epoch_start()?, ..epoch_at(&*chain.state(), head.header.number + 1, config.genesis.consensus.faults())? };
         let nonces = chain.recent_nonces()?;
         let pool_config = PoolConfig {
             chain_id: config.chain_id,
@@ -214,6 +215,11 @@ impl Ledger {
     /// The rules of the group's machine.
     pub fn rules(&self) -> EvmRules {
         self.config.genesis.rules
+    }
+
+    /// What the group's quorums are made for.
+    pub fn faults(&self) -> Faults {
+        self.config.genesis.consensus.faults()
     }
 
     /// The group's committed blocks.
@@ -282,7 +288,7 @@ impl Ledger {
         }
         let head = self.chain.head();
         if commits.iter().any(|commit| commit.epoch_start.is_some()) {
-            let epoch = epoch_at(&*self.chain.state(), head.header.number + 1)?;
+            let epoch = epoch_at(&*self.chain.state(), head.header.number + 1, self.faults())?;
             *self.epoch.write() = Arc::new(Epoch { start: self.chain.epoch_start()?, ..epoch });
         }
         *self.head.write() = Arc::new(head_view(&self.chain)?);
@@ -349,7 +355,7 @@ impl BlockHashes for Ledger {
 }
 
 /// The epoch that governs block `number`, read from the state before it.
-pub fn epoch_at(state: &dyn StateReader, number: u64) -> Result<Epoch, StorageError> {
+pub fn epoch_at(state: &dyn StateReader, number: u64, faults: Faults) -> Result<Epoch, StorageError> {
     let setting = |key: &str| -> Result<u64, StorageError> {
         let text = system::config(state, key, number)?;
         let value = text.as_deref().and_then(parse_setting);
@@ -358,6 +364,7 @@ pub fn epoch_at(state: &dyn StateReader, number: u64) -> Result<Epoch, StorageEr
     Ok(Epoch {
         start: number,
         sealers: system::members(state, number)?.sealers,
+        faults,
         tx_count_limit: setting("tx_count_limit")?,
         tx_gas_limit: setting("tx_gas_limit")?,
         consensus_timeout_ms: setting("consensus_timeout")?.saturating_mul(1000),

@@ -10,11 +10,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use millrace_access::blockchain::{read_block, records};
-use millrace_administration::Epoch;
+use millrace_administration::{Epoch, Faults};
 use millrace_base::crypto::recover;
 use millrace_base::{B256, Block, merkle};
 use millrace_core::trie::EMPTY_ROOT;
 use millrace_core::{Space, StateKind, Storage, StorageError, mpt};
+
+use crate::genesis::faults_of_mark;
 
 /// How far a check has got, for a progress bar.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,11 +80,14 @@ pub fn verify_database(storage: &Arc<dyn Storage>, progress: &mut dyn FnMut(Prog
     storage.verify()?;
     let height = storage.height()?.ok_or(VerifyError::Empty)?;
     let kind = state::kind(&**storage)?;
-    let (mut parent, mut transactions) = (None, 0);
+    let (mut parent, mut transactions, mut faults) = (None, 0, Faults::default());
     for number in 0..=height {
         let fault = |detail: String| VerifyError::Block { number, detail };
         let block = read_block(&**storage, number)?.ok_or_else(|| fault("it is missing".into()))?;
-        check_block(&block, number, parent.as_ref()).map_err(fault)?;
+        if number == 0 {
+            faults = block.header.extra_data.first().map_or(faults, |mark| faults_of_mark(mark));
+        }
+        check_block(&block, number, parent.as_ref(), faults).map_err(fault)?;
         check_indices(&**storage, &block)?.map_err(fault)?;
         if let (StateKind::Mpt, Some(parent)) = (kind, &parent) {
             check_tries(&**storage, parent, &block).map_err(|error| fault(error.to_string()))?;
@@ -132,7 +137,7 @@ fn expect_root(name: &str, header: B256, computed: B256) -> Result<(), String> {
     if header == computed { Ok(()) } else { Err(format!("{name} in the header is {header}, the content gives {computed}")) }
 }
 
-fn check_block(block: &Block, number: u64, parent: Option<&Block>) -> Result<(), String> {
+fn check_block(block: &Block, number: u64, parent: Option<&Block>, faults: Faults) -> Result<(), String> {
     let header = &block.header;
     if header.number != number {
         return Err(format!("its header says height {}", header.number));
@@ -145,7 +150,7 @@ fn check_block(block: &Block, number: u64, parent: Option<&Block>) -> Result<(),
         return Err("its timestamp is not above its parent's".into());
     }
     check_roots(block)?;
-    check_signatures(block)?;
+    check_signatures(block, faults)?;
     for transaction in &block.transactions {
         let sender = recover(transaction.fields().signing_digest(), transaction.signature()).map_err(|error| error.to_string())?;
         if sender != transaction.sender() {
@@ -156,7 +161,7 @@ fn check_block(block: &Block, number: u64, parent: Option<&Block>) -> Result<(),
 }
 
 /// A quorum of distinct sealers must have signed the block hash.
-fn check_signatures(block: &Block) -> Result<(), String> {
+fn check_signatures(block: &Block, faults: Faults) -> Result<(), String> {
     let sealers = &block.header.sealer_list;
     let mut signers = BTreeSet::new();
     for signature in &block.signatures {
@@ -167,7 +172,7 @@ fn check_signatures(block: &Block) -> Result<(), String> {
         }
         signers.insert(signature.index);
     }
-    let rules = Epoch { start: 0, sealers: sealers.clone(), tx_count_limit: 0, tx_gas_limit: 0, consensus_timeout_ms: 0 };
+    let rules = Epoch { start: 0, sealers: sealers.clone(), faults, tx_count_limit: 0, tx_gas_limit: 0, consensus_timeout_ms: 0 };
     if sealers.is_empty() || signers.len() < rules.quorum() {
         return Err(format!("{} distinct sealers signed, {} of {} must", signers.len(), rules.quorum(), sealers.len()));
     }

@@ -135,6 +135,8 @@ pub struct ConsensusStatus {
     pub to_view: u64,
     /// Whether the leader is considered failed.
     pub leader_failed: bool,
+    /// The leader's position among the sealers, where one is known.
+    pub leader: Option<u32>,
     /// Last view heard of each sealer, in sealer order.
     pub views: Vec<(NodeId, u64)>,
 }

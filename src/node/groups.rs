@@ -13,6 +13,7 @@ use millrace_backends::rocksdb::{Budget, RocksStorage, SharedResources};
 use millrace_base::GroupId;
 use millrace_base::fault::{Fault, FaultKind};
 use millrace_core::{StateKind, Storage, StorageError};
+use millrace_ledger::genesis::Consensus;
 use millrace_ledger::view::{GroupChange, GroupChangeError, GroupSeed, GroupStatus};
 use millrace_ledger::{Genesis, Ledger, LedgerConfig, OpenError, Registry};
 use millrace_pipeline::messages::Done;
@@ -207,7 +208,7 @@ impl Groups {
         sealers.sort_unstable();
         sealers.dedup();
         let rules = EvmRules::Fisco2 { free_storage: seed.free_storage };
-        let text = templates::group_genesis(group, seed.timestamp_ms, &sealers, rules, StateKind::Storage);
+        let text = templates::group_genesis(group, seed.timestamp_ms, &sealers, rules, Consensus::Pbft, StateKind::Storage);
         let place = directory(&self.config.data_dir, group);
         group_status::write(&place, GroupStatus::Stopped).map_err(|error| failed(&place, &error))?;
         group_status::write_durably(&settings, templates::group_ini()).map_err(|error| failed(&settings, &error))?;
@@ -292,6 +293,7 @@ impl Groups {
                 group: genesis.group,
                 timestamp_ms: genesis.timestamp_ms,
                 sealers: genesis.sealers.clone(),
+                consensus: genesis.consensus,
                 tx_count_limit: genesis.tx_count_limit,
                 tx_gas_limit: genesis.tx_gas_limit,
                 consensus_timeout_s: genesis.consensus_timeout_s,

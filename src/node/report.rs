@@ -90,6 +90,7 @@ fn role(ledger: &Ledger) -> Role {
 fn consensus(ledger: &Ledger, network: &NetworkReport, now: Instant) -> ConsensusReport {
     let (epoch, engine) = (ledger.epoch(), ledger.engine_status());
     ConsensusReport {
+        kind: ledger.config().genesis.consensus.name().into(),
         epoch_start: epoch.start,
         quorum: epoch.quorum(),
         timeout_ms: epoch.consensus_timeout_ms,

@@ -39,6 +39,7 @@ pub fn group(count: usize) -> RunningGroup {
         blocks_per_s: 1.5,
         transactions_per_s: 820.3,
         consensus: ConsensusReport {
+            kind: "pbft".into(),
             epoch_start: 1,
             quorum: count - (count - 1) / 3,
             timeout_ms: 3_000,

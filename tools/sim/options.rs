@@ -1,5 +1,7 @@
 //! One run, fully described: everything follows from the seed, and what the command line sets instead.
 
+use millrace_base::GroupId;
+
 use crate::dice::Dice;
 
 /// A bug that is planted to see whether the simulator finds it.
@@ -13,6 +15,16 @@ pub enum Bug {
     Signers,
 }
 
+/// How groups order their transactions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum Ordering {
+    /// PBFT in all groups.
+    #[default]
+    Pbft,
+    /// Raft in groups with odd numbers, PBFT in the others. No member lies.
+    Raft,
+}
+
 /// What the command line sets, besides the seed.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Overrides {
@@ -20,6 +32,8 @@ pub struct Overrides {
     pub nodes: Option<usize>,
     /// Groups, 1 to 4.
     pub groups: Option<usize>,
+    /// See [`Ordering`].
+    pub ordering: Ordering,
     /// See [`Bug`].
     pub planted: Option<Bug>,
 }
@@ -35,6 +49,8 @@ pub struct Options {
     pub others: usize,
     /// Groups, numbered from 1.
     pub groups: usize,
+    /// See [`Ordering`].
+    pub ordering: Ordering,
     /// Faulty sealers that run twice with one key, each copy talking to other nodes.
     pub twins: usize,
     /// Faulty sealers that never say anything.
@@ -89,6 +105,7 @@ impl Options {
             sealers,
             others: dice.pick(&[0, 0, 1, 2]),
             groups,
+            ordering: overrides.ordering,
             twins: 0,
             silent: 0,
             liars: 0,
@@ -110,6 +127,7 @@ impl Options {
             planted: overrides.planted,
         };
         let faulty = dice.below((sealers as u64 - 1) / 3 + 1);
+        let faulty = if overrides.ordering == Ordering::Raft { 0 } else { faulty };
         for _ in 0..faulty {
             match dice.below(4) {
                 0 => options.silent += 1,
@@ -129,6 +147,11 @@ impl Options {
         self.twins + self.silent + self.liars
     }
 
+    /// Whether a group runs Raft.
+    pub fn runs_raft(&self, group: GroupId) -> bool {
+        self.ordering == Ordering::Raft && group.get() % 2 == 1
+    }
+
     /// The command that runs it again.
     pub fn command(&self, overrides: Overrides) -> String {
         let mut text = format!("sim --seed {}", self.seed);
@@ -137,6 +160,9 @@ impl Options {
         }
         if let Some(groups) = overrides.groups {
             text += &format!(" --groups {groups}");
+        }
+        if overrides.ordering == Ordering::Raft {
+            text += " --consensus raft";
         }
         if let Some(planted) = overrides.planted {
             text += &format!(" --plant {}", format!("{planted:?}").to_lowercase());

@@ -11,6 +11,7 @@ use millrace_ledger::Ledger;
 use millrace_ledger::view::{CallRequest, LedgerView};
 
 use crate::clients::{self, ACCOUNTS, Issued, OPENING, Operation, Role};
+use crate::options::Options;
 
 /// A block as it was first seen.
 struct Known {
@@ -21,6 +22,8 @@ struct Known {
 
 /// One group.
 struct Model {
+    /// Whether a majority of sealers is a quorum.
+    runs_raft: bool,
     issued: BTreeMap<B256, Issued>,
     /// By height, from 1.
     blocks: Vec<Known>,
@@ -52,8 +55,10 @@ pub struct Oracle {
 
 impl Oracle {
     /// Knows the first members of each group.
-    pub fn new(groups: &BTreeMap<GroupId, Vec<NodeId>>, block_limit: u64) -> Self {
-        let model = |sealers: &Vec<NodeId>| Model {
+    pub fn new(groups: &BTreeMap<GroupId, Vec<NodeId>>, options: &Options) -> Self {
+        let block_limit = options.block_limit;
+        let model = |group: &GroupId, sealers: &Vec<NodeId>| Model {
+            runs_raft: options.runs_raft(*group),
             issued: BTreeMap::new(),
             blocks: Vec::new(),
             places: BTreeMap::new(),
@@ -64,7 +69,7 @@ impl Oracle {
             balances: BTreeMap::new(),
             opened: 0,
         };
-        let groups = groups.iter().map(|(group, sealers)| (*group, model(sealers))).collect();
+        let groups = groups.iter().map(|(group, sealers)| (*group, model(group, sealers))).collect();
         Self { groups, accepted: Vec::new(), good: HashSet::new() }
     }
 
@@ -129,7 +134,7 @@ impl Oracle {
     pub fn committed(&mut self, group: GroupId, block: &Block) -> Result<(), String> {
         let (height, hash) = (block.header.number, block.hash);
         let named = |reason: String| format!("group {group}, block {height} {hash}: {reason}");
-        self.check_signatures(block).map_err(named)?;
+        self.check_signatures(group, block).map_err(named)?;
         let model = self.model(group);
         if let Some(known) = model.blocks.get(height as usize - 1) {
             if known.hash == hash && known.state_root == block.header.state_root {
@@ -143,9 +148,10 @@ impl Oracle {
         model.learn(block).map_err(named)
     }
 
-    fn check_signatures(&mut self, block: &Block) -> Result<(), String> {
+    fn check_signatures(&mut self, group: GroupId, block: &Block) -> Result<(), String> {
         let sealers = &block.header.sealer_list;
-        let needed = sealers.len() - sealers.len().saturating_sub(1) / 3;
+        let others = sealers.len().saturating_sub(1);
+        let needed = sealers.len() - if self.model(group).runs_raft { others / 2 } else { others / 3 };
         let mut signers = BTreeSet::new();
         for BlockSignature { index, signature } in &block.signatures {
             let Some(sealer) = sealers.get(*index as usize) else { return Err(format!("signed by sealer {index} of {}", sealers.len())) };

@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
+use millrace_administration::raft::ElectionTimes;
 use millrace_base::clock::Clock;
 use millrace_base::{B256, Block, Bytes, GroupId, KeyPair, NodeId};
 use millrace_core::Durability;
+use millrace_ledger::genesis::Consensus;
 use millrace_ledger::view::{Submission, SubmitReply};
 use millrace_ledger::{Genesis, Ledger, LedgerConfig};
 use millrace_pipeline::evidence::EvidenceLog;
@@ -238,10 +240,13 @@ impl Process {
     }
 
     fn config(&self, group: GroupId, sealers: &[NodeId], options: &Options) -> LedgerConfig {
+        let min_ms = [250, 500, 1_000][(options.seed % 3) as usize];
+        let times = ElectionTimes { min_ms, max_ms: 2 * min_ms };
         let genesis = Genesis {
             group,
             timestamp_ms: START_MS - 60_000,
             sealers: sealers.to_vec(),
+            consensus: if options.runs_raft(group) { Consensus::Raft(times) } else { Consensus::Pbft },
             tx_count_limit: options.block_limit,
             tx_gas_limit: 300_000_000,
             consensus_timeout_s: options.timeout_s,

@@ -173,7 +173,7 @@ impl World {
         let fixed = if options.faulty() > 0 { ids[..options.sealers].iter().copied().collect() } else { BTreeSet::new() };
         let ids_of = |is_one: fn(&Process) -> bool| processes.iter().filter(|process| is_one(process)).map(Process::id).collect();
         let (twins, faulty) = (ids_of(|process| process.fault == Some(Fault::Twin)), ids_of(|process| !process.is_honest()));
-        let oracle = Oracle::new(&groups, options.block_limit);
+        let oracle = Oracle::new(&groups, &options);
         let mut world = Self {
             dice,
             base: Instant::now(),

@@ -18,7 +18,7 @@ use crate::engine::ProposalHeader;
 pub const PROMISE_HEIGHTS: u64 = 1_000;
 
 /// A transaction as it is logged: bytes, and the sender that was recovered from them.
-type LoggedTx = (Vec<u8>, [u8; 20]);
+pub type LoggedTx = (Vec<u8>, [u8; 20]);
 
 /// One entry of the vote log.
 #[derive(Clone, Encode, Decode)]
@@ -42,11 +42,10 @@ impl Record {
     }
 
     pub fn prepared(prepared: &Prepared, has_transactions: bool) -> Self {
-        let log = |transaction: &VerifiedTx| (transaction.encoded().to_vec(), transaction.sender().into_array());
         Self::Prepared {
             certificate: Box::new(prepared.certificate.clone()),
             content: Content::from(&prepared.header),
-            transactions: has_transactions.then(|| prepared.transactions.iter().map(log).collect()),
+            transactions: has_transactions.then(|| log_transactions(&prepared.transactions)),
         }
     }
 
@@ -171,7 +170,13 @@ impl Memory {
     }
 }
 
-fn restore_transactions(logged: &[LoggedTx]) -> Option<Vec<VerifiedTx>> {
+/// Transactions as the vote log keeps them.
+pub fn log_transactions(transactions: &[VerifiedTx]) -> Vec<LoggedTx> {
+    transactions.iter().map(|transaction| (transaction.encoded().to_vec(), transaction.sender().into_array())).collect()
+}
+
+/// The same back; none when one of them cannot be read.
+pub fn restore_transactions(logged: &[LoggedTx]) -> Option<Vec<VerifiedTx>> {
     let restore = |(bytes, sender): &LoggedTx| Some(VerifiedTx::from_trusted_store(RawTx::decode(bytes).ok()?, Address::from(*sender)));
     logged.iter().map(restore).collect()
 }

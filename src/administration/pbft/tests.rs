@@ -5,7 +5,7 @@ mod liar;
 #[path = "tests/unit.rs"]
 mod unit;
 #[path = "tests/world.rs"]
-mod world;
+pub(crate) mod world;
 
 use cluster::{Cluster, Fault, Options};
 

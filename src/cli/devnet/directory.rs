@@ -76,14 +76,18 @@ fn build(arguments: &DevnetArguments, manifest: &Path) -> Result<(), Fault> {
         days: DAYS,
         rules,
         state,
+        consensus: arguments.consensus.clone().unwrap_or_default(),
         timestamp_ms: SystemClock.now_ms(),
         reach: Reach::Machine,
         program: Program::Link(own_program()?),
     };
     chain_build::build(&plan, &|_| {})?;
     let placements = placements_text(&arguments.placements);
-    let text =
-        json!({"nodes": nodes, "groups": groups, "placements": placements, "evm": rules.to_string(), "state": state.name()}).to_string();
+    let consensus = plan.consensus.to_string();
+    let text = json!({
+        "nodes": nodes, "groups": groups, "placements": placements, "evm": rules.to_string(), "state": state.name(), "consensus": consensus
+    });
+    let text = text.to_string();
     let finish = || {
         symlink(Path::new("127.0.0.1").join("sdk"), arguments.dir.join("sdk"))?;
         fs::write(manifest, format!("{text}\n"))
@@ -143,6 +147,10 @@ fn check_manifest(arguments: &DevnetArguments, manifest: &Path, text: &str, node
     let state = value["state"].as_str().unwrap_or(StateKind::Storage.name());
     if let Some(wanted) = arguments.state.filter(|wanted| wanted.name() != state) {
         return Err(differs("state", state, wanted.name()));
+    }
+    let consensus = value["consensus"].as_str().unwrap_or("pbft");
+    if let Some(wanted) = arguments.consensus.as_ref().map(ToString::to_string).filter(|wanted| wanted != consensus) {
+        return Err(differs("consensus", consensus, &wanted));
     }
     match arguments.rules.chosen()?.filter(|wanted| wanted.to_string() != evm) {
         Some(wanted) => Err(differs("EVM rules", evm, &wanted.to_string())),

@@ -16,7 +16,7 @@ use millrace_vm::{BlockEnvironment, CallMessage, EvmRules, Executor};
 
 use crate::ledger::{HeadView, Ledger};
 use crate::view::{
-    CallError, CallOutcome, CallRequest, ConsensusKind, ConsensusStatus, Head, LedgerView, Location, SignedHeader, StateError, StateProof,
+    CallError, CallOutcome, CallRequest, ConsensusStatus, Head, LedgerView, Location, SignedHeader, StateError, StateProof,
     SyncStatus, Totals,
 };
 
@@ -208,13 +208,14 @@ impl LedgerView for Ledger {
         let epoch = self.epoch();
         let own = self.config.key.node_id();
         ConsensusStatus {
-            kind: ConsensusKind::Pbft,
+            kind: self.config.genesis.consensus.kind(),
             index: epoch.index_of(&own),
             max_faulty: u32::try_from(epoch.max_faulty()).unwrap_or(u32::MAX),
             view: engine.view,
             to_view: engine.to_view,
             leader_failed: engine.to_view != engine.view,
             views: epoch.sealers.iter().map(|sealer| (*sealer, view_of(&engine, sealer, &own))).collect(),
+            leader: engine.leader.and_then(|leader| epoch.index_of(&leader)),
             sealers: epoch.sealers.clone(),
         }
     }

@@ -134,6 +134,7 @@ impl LedgerView for FakeLedger {
             index: self.member.then_some(0),
             sealers: self.sealers.clone(),
             max_faulty: 0,
+            leader: None,
             view,
             to_view: view,
             leader_failed: false,

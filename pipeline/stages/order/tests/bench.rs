@@ -302,6 +302,7 @@ impl Bench {
             group: group(id),
             timestamp_ms: 1,
             sealers: [2, 3, 4].map(node).to_vec(),
+            consensus: millrace_ledger::genesis::Consensus::Pbft,
             tx_count_limit: 1_000,
             tx_gas_limit: 300_000_000,
             consensus_timeout_s: 3,

@@ -48,6 +48,7 @@ fn open(sealers: &[NodeId], own: usize) -> Arc<Ledger> {
         group: group(),
         timestamp_ms: 1,
         sealers: sealers.to_vec(),
+        consensus: millrace_ledger::genesis::Consensus::Pbft,
         tx_count_limit: 1_000,
         tx_gas_limit: 300_000_000,
         consensus_timeout_s: 3,

@@ -326,6 +326,7 @@ impl LedgerView for ChainLedger {
             index: Some(0),
             sealers: vec![self.node],
             max_faulty: 0,
+            leader: None,
             view: 0x1f4,
             to_view: 0x1f4,
             leader_failed: false,

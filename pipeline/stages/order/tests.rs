@@ -200,7 +200,7 @@ fn height_given_other_content_frees_what_the_former_one_reserved() {
     bench.say(1, vec![gather(1, 5, &own[1..2], &[node(2)])]);
     assert_eq!(bench.gathered(1), [(1, Ok(own[1..2].to_vec()))]);
     assert_eq!(bench.ledger(1).pool().waiting(), 2);
-    bench.say(1, vec![bench::seal(2, 10)]);
+    bench.say(1, vec![bench::seal(2, 2)]);
     assert_eq!(bench.sealed(1), [(2, vec![own[0].clone(), own[2].clone()])]);
     bench.say(1, vec![bench::seal(1, 10)]);
     assert_eq!(bench.sealed(1), [(1, own)], "the height was asked for anew, so what stood there and above is dead");
@@ -213,7 +213,7 @@ fn own_proposal_passes_over_nonces_in_flight_and_waits_for_the_heights_below() {
     let foreign = [Shape { salt: 9, ..Shape::new(1) }.signed(1)];
     let own = transactions(1, 1..3);
     bench.admit(1, &own, Submitter(7));
-    bench.say(1, vec![gather(1, 1, &foreign, &[node(2)]), bench::seal(2, 10)]);
+    bench.say(1, vec![gather(1, 1, &foreign, &[node(2)]), bench::seal(2, 2)]);
     assert!(bench.sealed(1).is_empty(), "what height 1 holds is not known yet");
     bench.give(1, &foreign);
     assert_eq!(bench.sealed(1), [(2, own[1..].to_vec())], "the rival's nonce is in flight");

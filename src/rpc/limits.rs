@@ -94,6 +94,10 @@ pub const MAX_REQUESTS: usize = 65_536;
 /// Bytes of JSON-RPC frames of all sessions together that are being answered at the same time.
 pub const MAX_REQUEST_BYTES: usize = 512 << 20;
 
+/// Time between the reply to an event subscription and its first push. go-sdk registers who handles the logs when it has read the reply,
+/// and drops logs that are there before; 2.x nodes look at subscriptions every 100 ms.
+pub const FIRST_PUSH_DELAY: Duration = Duration::from_millis(100);
+
 /// Event subscriptions of one session.
 pub const MAX_SESSION_FILTERS: usize = 256;
 

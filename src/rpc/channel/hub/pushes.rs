@@ -26,7 +26,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often sessions are looked at for silence.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
 
-/// How soon the event thread looks again at clients that had not read, and at blocks it could not read.
+/// How soon the event thread looks again at clients that had not read, at subscriptions that had not started, and at blocks it could not
+/// read.
 const EVENT_RETRY: Duration = Duration::from_millis(50);
 
 /// Blocks kept of one group's hints; more are read from the chain.
@@ -248,7 +249,7 @@ impl Hub {
                     Order::Forget(session) => feed.forget(session),
                 }
             }
-            left = feed.turn(self);
+            left = feed.turn(self, Instant::now());
         }
     }
 
@@ -262,7 +263,7 @@ impl Hub {
             Some(ledger) => {
                 let max_blocks = self.parts.max_block_range.get(&group).copied().unwrap_or(0);
                 let range = request.range(ledger.head().number, max_blocks);
-                range.and_then(|range| feed.subscribe(id, request, range))
+                range.and_then(|range| feed.subscribe(id, request, range, Instant::now()))
             }
         };
         self.send(&session, &event_reply(kind::EVENT_SUBSCRIBE, sequence, outcome.err().unwrap_or(code::OK)));

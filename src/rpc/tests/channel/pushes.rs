@@ -15,7 +15,7 @@ use crate::channel::access::{AllowLists, Identity};
 use crate::channel::amop::NoPeers;
 use crate::channel::frame::{Frame, kind};
 use crate::channel::tls;
-use crate::limits::{EVENT_PUSH_BYTES, MAX_SESSION_FILTERS};
+use crate::limits::{EVENT_PUSH_BYTES, FIRST_PUSH_DELAY, MAX_SESSION_FILTERS};
 use crate::quota::{Quotas, Rate};
 
 const QUIET: Duration = Duration::from_millis(150);
@@ -204,6 +204,17 @@ fn event_subscription_serves_history_then_new_blocks_and_ends_with_its_range() {
     send_raw(&mut sdk, &hex::encode_prefixed(transaction(21, Address::repeat_byte(9), 100)));
     assert_eq!(json(&sdk.receive_kind(kind::EVENT_PUSH))["logs"][0]["blockNumber"], "26");
     assert_eq!(sdk.receive_kind(kind::EVENT_PUSH).body[..], *b"{\"filterID\":\"all\",\"logs\":null,\"result\":1}\n");
+}
+
+#[test]
+fn logs_come_when_the_client_has_had_time_to_register_its_handler() {
+    let port = logging_port();
+    let mut sdk = port.sdk();
+    send_raw(&mut sdk, &raw(1));
+    while sdk.receive().kind != kind::RECEIPT {}
+    assert_eq!(subscribe(&mut sdk, "history", "1", "latest", json!([])), 0);
+    assert_eq!(sdk.receive_within(FIRST_PUSH_DELAY / 2), None);
+    assert_eq!(json(&sdk.receive_kind(kind::EVENT_PUSH))["filterID"], "history");
 }
 
 #[test]

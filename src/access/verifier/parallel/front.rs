@@ -39,6 +39,13 @@ const MAX_ATTEMPTS: u32 = 4;
 /// Speculations that may be lost in any case: a few for each worker.
 const FREE_LOSSES: u32 = 16;
 
+/// Values that a transaction usually reads, and those that a record kept for another execution has room for at most.
+const USUAL_READS: usize = 16;
+const KEPT_READS: usize = 256;
+
+/// Records that a worker keeps: more than it has transactions in flight.
+const KEPT_RECORDS: usize = 16;
+
 /// What a block's transactions are executed with.
 #[derive(Clone, Copy)]
 pub(super) struct Job<'m> {
@@ -95,8 +102,8 @@ struct Ran<'m> {
 enum Step<'m> {
     /// Somebody executes its transaction.
     Leave,
-    /// Its result stands.
-    Commit,
+    /// Its result stands; the record of its reads is not needed any more.
+    Commit(Vec<Read<'m>>),
     /// Execute it; an earlier execution wrote to these places.
     Execute(Vec<&'m Place>),
     /// The block has failed.
@@ -138,6 +145,21 @@ struct Worker<'w, 'm, R> {
     finder: Finder<'m>,
     /// Transactions whose turn it is, the first of them last.
     ready: Vec<u32>,
+    /// Empty records of reads, for the next executions.
+    records: Vec<Vec<Read<'m>>>,
+}
+
+impl<'m, R> Worker<'_, 'm, R> {
+    fn record(&mut self) -> Vec<Read<'m>> {
+        self.records.pop().unwrap_or_else(|| Vec::with_capacity(USUAL_READS))
+    }
+
+    fn recycle(&mut self, mut record: Vec<Read<'m>>) {
+        if self.records.len() < KEPT_RECORDS && record.capacity() <= KEPT_READS {
+            record.clear();
+            self.records.push(record);
+        }
+    }
 }
 
 /// Ends the block for all workers when one of them panics outside a transaction.
@@ -174,7 +196,7 @@ impl<'m> Front<'m> {
     /// Works at the block until there is nothing to do for this worker. One worker is enough to complete it.
     pub fn work<R: TransactionRunner>(&self, runner: &mut R) {
         let _alarm = Alarm(self);
-        let mut worker = Worker { runner, finder: Finder::new(self.job.memory), ready: Vec::new() };
+        let mut worker = Worker { runner, finder: Finder::new(self.job.memory), ready: Vec::new(), records: Vec::new() };
         self.signal(&mut worker);
         while !self.is_over.load(Ordering::Acquire) {
             match worker.ready.pop().or_else(|| self.take()) {
@@ -279,7 +301,8 @@ impl<'m> Front<'m> {
 
     fn execute<R: TransactionRunner>(&self, worker: &mut Worker<'_, 'm, R>, index: u32) -> Ran<'m> {
         let Job { order, environment, .. } = &self.job;
-        let view = View::new(&worker.finder, &*order.state, index);
+        let record = worker.record();
+        let view = View::new(&worker.finder, &*order.state, index, record);
         let transaction = &order.transactions[index as usize];
         let runner = &mut *worker.runner;
         let ran = catch_unwind(AssertUnwindSafe(|| runner.transact(&view, order.hashes, environment, transaction)));
@@ -333,7 +356,7 @@ impl<'m> Front<'m> {
             }
             match self.look(front) {
                 Step::Leave => return,
-                Step::Commit => {}
+                Step::Commit(record) => worker.recycle(record),
                 Step::Execute(before) => {
                     if !self.execute_at_front(worker, front, before) {
                         return;
@@ -363,7 +386,8 @@ impl<'m> Front<'m> {
                 }
                 done => {
                     slot.ending = done;
-                    Step::Commit
+                    slot.written = Vec::new();
+                    Step::Commit(mem::take(&mut slot.reads))
                 }
             },
             Status::Executed => {
@@ -388,7 +412,8 @@ impl<'m> Front<'m> {
 
     /// Executes a transaction where everything below stands. `false` when the block has failed.
     fn execute_at_front<R: TransactionRunner>(&self, worker: &mut Worker<'_, 'm, R>, front: u32, before: Vec<&'m Place>) -> bool {
-        let Ran { ending, writes, awaited, .. } = self.execute(worker, front);
+        let Ran { ending, writes, reads, awaited } = self.execute(worker, front);
+        worker.recycle(reads);
         assert!(awaited.is_none(), "nothing below the front is executed again");
         if let Ending::Failed(failure) = ending {
             self.fail(failure);

@@ -90,7 +90,13 @@ impl<V: Clone + PartialEq> Versions<V> {
                     version.value = value;
                 }
             }
-            Err(index) => list.insert(index, Version { writer, execution, is_awaited: false, value }),
+            Err(index) => {
+                // Most places are written once in a block.
+                if list.is_empty() {
+                    list.reserve_exact(1);
+                }
+                list.insert(index, Version { writer, execution, is_awaited: false, value });
+            }
         }
         self.changes.fetch_add(1, Ordering::Release);
     }

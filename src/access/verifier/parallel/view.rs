@@ -10,9 +10,6 @@ use millrace_core::{StateKey, StateReader, StateValue, StorageError};
 use super::memory::{Finder, Place};
 use super::shared::{Found, Origin};
 
-/// Values that a transaction usually reads.
-const USUAL_READS: usize = 16;
-
 /// A value that was read.
 pub(super) struct Read<'m> {
     place: &'m Place,
@@ -37,9 +34,9 @@ pub(super) struct View<'v, 'm> {
 }
 
 impl<'v, 'm> View<'v, 'm> {
-    /// For transaction `reader`; `below` is the state before the block.
-    pub fn new(finder: &'v Finder<'m>, below: &'v dyn StateReader, reader: u32) -> Self {
-        Self { finder, below, reader, reads: RefCell::new(Vec::with_capacity(USUAL_READS)), awaited: Cell::new(None) }
+    /// For transaction `reader`; `below` is the state before the block. Reads are recorded in `reads`, which is empty.
+    pub fn new(finder: &'v Finder<'m>, below: &'v dyn StateReader, reader: u32, reads: Vec<Read<'m>>) -> Self {
+        Self { finder, below, reader, reads: RefCell::new(reads), awaited: Cell::new(None) }
     }
 
     /// What was read, and the transaction that has to be executed first, if one was met.

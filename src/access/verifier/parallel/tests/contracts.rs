@@ -201,17 +201,17 @@ impl World {
         let set = |key: &str, value: &str| call("setValueByKey(string,string)").string(key).string(value).finish();
         match random.random_range(0..8) {
             0 => (Some(system(0x1007)), call("freeze(address)").address(self.contracts.token).finish()),
-            1..4 => (Some(system(0x1007)), call("unfreeze(address)").address(self.contracts.token).finish()),
-            4 => (Some(system(0x1000)), set("enable_charge_mgr", if random.random() { "on" } else { "off" })),
-            5 => (Some(system(0x1000)), set("tx_count_limit", "500")),
-            6 => (Some(system(0x1008)), call("grantCommitteeMember(address)").address(someone).finish()),
-            _ => (Some(system(0x1009)), call("charge(address,uint256)").address(someone).uint(U256::from(500_000)).finish()),
+            1..3 => (Some(system(0x1007)), call("unfreeze(address)").address(self.contracts.token).finish()),
+            3 => (Some(system(0x1000)), set("enable_charge_mgr", if random.random_ratio(1, 4) { "on" } else { "off" })),
+            4 => (Some(system(0x1000)), set("tx_count_limit", "500")),
+            5 => (Some(system(0x1008)), call("grantCommitteeMember(address)").address(someone).finish()),
+            _ => (Some(system(0x1009)), call("charge(address,uint256)").address(someone).uint(U256::from(100_000_000)).finish()),
         }
     }
 }
 
-/// Executes random blocks on a growing chain, each serially and on every number of threads.
-fn compare(rules: EvmRules, seed: u64, blocks: usize, size: usize, ways: &[(usize, Mode)]) {
+/// Executes random blocks on a growing chain, each serially and on every number of threads. How many transactions succeeded.
+fn compare(rules: EvmRules, seed: u64, blocks: usize, size: usize, ways: &[(usize, Mode)]) -> usize {
     let random = &mut StdRng::seed_from_u64(seed);
     let mut world = World::new(rules);
     let mut crews: Vec<_> = ways
@@ -234,7 +234,7 @@ fn compare(rules: EvmRules, seed: u64, blocks: usize, size: usize, ways: &[(usiz
         succeeded += serial.block.receipts.iter().filter(|receipt| receipt.status == 0).count();
         results.iter().for_each(|(executed, what)| assert_same(&serial, executed, what));
     }
-    assert!(succeeded * 4 > blocks * size, "{succeeded} of {} succeeded", blocks * size);
+    succeeded
 }
 
 const WAYS: [(usize, Mode); 5] =
@@ -242,14 +242,15 @@ const WAYS: [(usize, Mode); 5] =
 
 #[test]
 fn contracts_end_as_serially_under_the_rules_of_2x() {
-    (0..4).for_each(|seed| compare(EvmRules::Fisco2 { free_storage: seed % 2 == 1 }, seed, 4, 150, &WAYS));
+    let succeeded: usize = (0..4).map(|seed| compare(EvmRules::Fisco2 { free_storage: seed % 2 == 1 }, seed, 4, 150, &WAYS)).sum();
+    assert!(succeeded > 600, "{succeeded} of 2400 transactions succeeded");
 }
 
 #[test]
 fn contracts_end_as_serially_under_the_rules_of_forks() {
-    for (seed, fork) in [(10, Fork::Istanbul), (11, Fork::Cancun), (12, Fork::Prague)] {
-        compare(EvmRules::Fork(fork), seed, 4, 150, &WAYS);
-    }
+    let forks = [(10, Fork::Istanbul), (11, Fork::Cancun), (12, Fork::Prague)];
+    let succeeded: usize = forks.into_iter().map(|(seed, fork)| compare(EvmRules::Fork(fork), seed, 4, 150, &WAYS)).sum();
+    assert!(succeeded > 450, "{succeeded} of 1800 transactions succeeded");
 }
 
 /// `MILLRACE_SEED=7 MILLRACE_TRANSACTIONS=1000000 cargo test --release -p millrace-access -- --ignored long_run --nocapture`
@@ -259,7 +260,7 @@ fn long_run_of_contracts_ends_as_serially() {
     let number = |name: &str, default: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
     let (first, total) = (number("MILLRACE_SEED", 1), number("MILLRACE_TRANSACTIONS", 1_000_000));
     const BLOCKS: u64 = 20;
-    let (mut seed, mut done) = (first, 0);
+    let (mut seed, mut done, mut succeeded) = (first, 0, 0);
     while done < total {
         let random = &mut StdRng::seed_from_u64(seed);
         let size = [10, 50, 200, 1_000][random.random_range(0..4usize)];
@@ -267,9 +268,11 @@ fn long_run_of_contracts_ends_as_serially() {
         let mode = if random.random() { Mode::Speculative } else { Mode::Guided };
         let rules =
             [EvmRules::Fisco2 { free_storage: false }, EvmRules::Fork(Fork::Istanbul), EvmRules::Fork(Fork::Cancun)][seed as usize % 3];
-        compare(rules, seed, BLOCKS as usize, size as usize, &[(threads, mode)]);
+        succeeded += compare(rules, seed, BLOCKS as usize, size as usize, &[(threads, mode)]);
         done += BLOCKS * size;
-        println!("seed {seed}: {rules}, {BLOCKS} blocks of {size} on {threads} threads, {mode:?}: equal; {done} transactions so far");
+        println!(
+            "seed {seed}: {rules}, {BLOCKS} blocks of {size} on {threads} threads, {mode:?}: equal; {done} transactions so far, {succeeded} succeeded"
+        );
         seed += 1;
     }
 }

@@ -5,12 +5,14 @@
 //! - [`overlay`]: uncommitted writes over committed state, block by block; savepoints inside a transaction.
 //! - [`cache`]: committed state that was read or written recently.
 //! - [`root`]: the whole-state root.
+//! - [`records`]: how blocks look in a database.
 //! - [`table`]: AMDB tables: schemas, entries, conditions, system tables.
 //!
 //! Invariant: a state value is only changed through a block's batch, so state, blocks and indices never disagree.
 
 pub mod cache;
 pub mod overlay;
+pub mod records;
 pub mod root;
 pub mod state;
 pub mod storage;

@@ -13,7 +13,7 @@ use millrace_base::fault::{Fault, FaultKind};
 use serde_json::{Value, json};
 
 use super::super::chain::{first_groups, own_program};
-use super::{DevnetArguments, refuse};
+use super::{DevnetArguments, mysql, refuse};
 use crate::chain_build::ini_text::IniText;
 use crate::chain_build::node_files::NetworkPlace;
 use crate::chain_build::{self, ChainPlan, Machine, Placement, Ports, Program, Reach};
@@ -77,9 +77,15 @@ fn build(arguments: &DevnetArguments, manifest: &Path) -> Result<(), Fault> {
         reach: Reach::Machine,
         program: Program::Link(own_program()?),
     };
-    chain_build::build(&plan, &|_| {})?;
+    let built = chain_build::build(&plan, &|_| {})?;
+    let storage = arguments.storage.as_deref().unwrap_or("rocksdb");
+    if storage == "mysql" {
+        let directories: Vec<PathBuf> = built.into_iter().map(|node| node.directory).collect();
+        mysql::configure(arguments, &directories)?;
+    }
     let placements = placements_text(&arguments.placements);
-    let text = json!({"nodes": nodes, "groups": groups, "placements": placements, "evm": rules.to_string()}).to_string();
+    let text =
+        json!({"nodes": nodes, "groups": groups, "placements": placements, "evm": rules.to_string(), "storage": storage}).to_string();
     let finish = || {
         symlink(Path::new("127.0.0.1").join("sdk"), arguments.dir.join("sdk"))?;
         fs::write(manifest, format!("{text}\n"))
@@ -134,6 +140,11 @@ fn check_manifest(arguments: &DevnetArguments, manifest: &Path, text: &str, node
     if !arguments.placements.is_empty() && wanted != placed {
         let has = if placed.is_empty() { "no group on some nodes only" } else { placed };
         return Err(differs("placements:", has, &wanted));
+    }
+    // Networks of before there was a choice do not say.
+    let storage = value["storage"].as_str().unwrap_or("rocksdb");
+    if let Some(wanted) = arguments.storage.as_deref().filter(|wanted| *wanted != storage) {
+        return Err(differs("storage", storage, wanted));
     }
     match arguments.rules.chosen()?.filter(|wanted| wanted.to_string() != evm) {
         Some(wanted) => Err(differs("EVM rules", evm, &wanted.to_string())),

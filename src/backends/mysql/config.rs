@@ -19,7 +19,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const KEEPALIVE_MS: u32 = 30_000;
 
 /// Prepared statements that a connection keeps: one for each table, kind and power of two of rows.
-const STATEMENTS: usize = 512;
+const STATEMENTS: usize = 256;
 
 /// Connections of one group: its writer, and a few each for reads and snapshots.
 pub const LEAST_CONNECTIONS: usize = 8;

@@ -26,8 +26,8 @@ const LOST: [u16; 10] = [1053, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 2013, 4
 /// Lock wait timeout, deadlock, snapshot isolation, interrupted statement, changed definition; TiDB's conflicts.
 const CONFLICT: [u16; 8] = [1020, 1205, 1213, 1317, 1412, 8022, 8028, 9007];
 
-/// Too many connections, no rights to connect, a cluster that is not ready, read-only servers (failover).
-const WAITING: [u16; 12] = [1040, 1044, 1045, 1047, 1129, 1130, 1203, 1226, 1290, 1792, 1836, 3100];
+/// Too many connections or statements, no rights to connect, a cluster that is not ready, read-only servers (failover).
+const WAITING: [u16; 13] = [1040, 1044, 1045, 1047, 1129, 1130, 1203, 1226, 1290, 1461, 1792, 1836, 3100];
 
 /// Disk full, table full.
 const FULL: [u16; 2] = [1021, 1114];
@@ -140,6 +140,7 @@ impl Faults {
             1049 => format!("run CREATE DATABASE `{database}`, or correct storage.db_name of the group"),
             1040 | 1203 | 1226 => "raise max_connections of the server, or lower storage.max_connections of the groups".to_owned(),
             1071 | 1118 => "the server needs innodb_page_size of at least 16384".to_owned(),
+            1461 => "raise max_prepared_stmt_count of the server".to_owned(),
             1153 => "raise max_allowed_packet of the server".to_owned(),
             1290 | 1792 | 1836 => "the server must take writes".to_owned(),
             _ => return error.to_string(),

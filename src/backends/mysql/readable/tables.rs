@@ -32,7 +32,7 @@ const VALUE_BYTES: usize = 16 << 10;
 const MOST_FIELDS: usize = 64;
 
 /// Keys whose old entries are read at a time.
-const KEYS: usize = 64;
+const KEYS: usize = 256;
 
 /// A changed primary key.
 pub(super) struct TableChange<'b> {

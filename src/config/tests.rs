@@ -395,3 +395,23 @@ proptest::proptest! {
         let _ = file.and_then(|file| Checked::new(file, tables::NODE));
     }
 }
+
+#[test]
+fn database_on_a_server_is_read_is_not_shown_with_its_password_and_belongs_to_one_group() {
+    let directory = Directory::new();
+    let settings = "type=mysql\n    max_retry=60\n    db_ip=10.0.0.5\n    db_username=node0\n    db_passwd=s=cr;et\n    db_name=node0_1";
+    let text = GROUP.replace("type=rocksdb", settings);
+    directory.write("conf/group.1.ini", &text);
+    let config = directory.load().unwrap();
+    let StorageConfig::Mysql(database) = &config.groups[0].storage else { panic!("the group lies on a server") };
+    assert_eq!((database.host.as_str(), database.port, database.max_connections), ("10.0.0.5", 3306, 50));
+    assert_eq!((database.user.as_str(), database.password.reveal()), ("node0", "s=cr;et"));
+    assert!(!format!("{config:?}").contains("s=cr;et"));
+    assert!(config.notes.iter().any(|note| note.contains("storage.max_retry has no effect")), "{:?}", config.notes);
+
+    directory.write("conf/group.2.ini", &text);
+    directory.write("conf/group.2.genesis", &directory.genesis().replace("id=1\n", "id=2\n"));
+    let message = directory.load().unwrap_err().to_string();
+    assert!(message.contains("groups 1 and 2 name the same") && message.contains("storage.db_name"), "{message}");
+    assert!(!message.contains("s=cr;et"), "{message}");
+}

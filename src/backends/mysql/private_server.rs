@@ -65,24 +65,30 @@ impl PrivateServer {
             settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
             guard: None,
         };
-        if server.data().join("mysql").is_dir() {
+        if server.data().is_dir() {
             return Ok(server);
         }
         // A directory for temporary files of its own: a server that starts removes those of others.
         for made in [directory, &server.temporary()] {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(made).map_err(|error| server.fault(&error))?;
         }
+        // Under another name until it is complete.
+        let staging = server.directory.join("data.next");
+        if staging.is_dir() {
+            fs::remove_dir_all(&staging).map_err(|error| server.fault(&error))?;
+        }
         let mut install = Command::new(program("mariadb-install-db")?);
-        install.arg("--no-defaults").arg(format!("--datadir={}", server.data().display())).args(["--skip-test-db", "--skip-name-resolve"]);
+        install.arg("--no-defaults").arg(format!("--datadir={}", staging.display())).args(["--skip-test-db", "--skip-name-resolve"]);
         install.arg(format!("--tmpdir={}", server.temporary().display()));
         if is_root() {
             install.arg("--user=root");
         }
         let output = install.stdin(Stdio::null()).output().map_err(|error| server.fault(&error))?;
-        match output.status.success() {
-            true => Ok(server),
-            false => Err(server.fault(&String::from_utf8_lossy(&output.stderr))),
+        if !output.status.success() {
+            return Err(server.fault(&String::from_utf8_lossy(&output.stderr)));
         }
+        fs::rename(&staging, server.data()).map_err(|error| server.fault(&error))?;
+        Ok(server)
     }
 
     /// A free port of the loopback address, which another process may take before the server does.

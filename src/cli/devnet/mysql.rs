@@ -4,6 +4,7 @@
 //! own. Invariant: an own server starts before the nodes and ends after them, also when this process is killed.
 
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use millrace_backends::mysql::private_server::PrivateServer;
@@ -40,7 +41,10 @@ pub fn configure(arguments: &DevnetArguments, nodes: &[PathBuf]) -> Result<(), F
         }
         None => {
             let own = own_directory(&arguments.dir);
-            fs::create_dir(&own).map_err(|error| refuse(format!("cannot create {}: {error}", own.display()), "check its permissions"))?;
+            fs::DirBuilder::new()
+                .mode(0o700)
+                .create(&own)
+                .map_err(|error| refuse(format!("cannot create {}: {error}", own.display()), "check its permissions"))?;
             let port = PrivateServer::free_port().map_err(|error| fault(&error))?;
             let password: String = rand::rng().random::<[u8; 16]>().iter().map(|byte| format!("{byte:02x}")).collect();
             ("127.0.0.1".into(), port, "millrace".to_owned(), password)

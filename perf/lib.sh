@@ -55,7 +55,7 @@ read_scenario() {
     case $durability in power | process) ;; *) fail "scenario $scenario: durability=$durability must be power or process" ;; esac
     case $kill in '' | one | all) ;; *) fail "scenario $scenario: kill=$kill must be one or all" ;; esac
     group_list=$(seq -s , "$groups")
-    last=$((nodes - 1))
+    last=$((nodes - 1)) last_loaded=$((nodes - 1))
 }
 
 # Ports of node $1 of at most 16.
@@ -70,8 +70,9 @@ operator_of() { echo "http://127.0.0.1:$(operator_port "$1")"; }
 config_of() { echo "$dir/chain/127.0.0.1/node$1/config.ini"; }
 pid_of() { cat "$dir/pid.$1"; }
 
-# each FUNCTION: what it prints for node 0, 1, ..., separated by commas.
+# each FUNCTION: what it prints for node 0, 1, ..., separated by commas; each_loaded: for the nodes that txgen is given.
 each() { for index in $(seq 0 "$last"); do "$1" "$index"; done | paste -sd , -; }
+each_loaded() { for index in $(seq 0 "$last_loaded"); do "$1" "$index"; done | paste -sd , -; }
 
 channel_of() { echo "127.0.0.1:$(channel_port "$1")"; }
 
@@ -148,10 +149,27 @@ kill_node() {
     wait "$(pid_of "$1")" 2>/dev/null || true
 }
 
-# Runs txgen on all nodes and groups for at most `limit` seconds; its results are in $dir/load.json. The status is its own, 124 when out of time.
+# Transactions in group 1 so far, as node 0 knows.
+transactions() {
+    printf '%d' "$(curl -s -m 5 -X POST --data '{"jsonrpc":"2.0","id":1,"method":"getTotalTransactionCount","params":[1]}' "$rpc" |
+        sed -n 's/.*"txSum":"\([^"]*\)".*/\1/p' | grep . || echo 0)"
+}
+
+# await_load BEFORE: until measured transactions are committed, which is after those that make the accounts. BEFORE: those before the load.
+await_load() {
+    tries=0
+    until [ "$(transactions)" -gt $(($1 + accounts + 100)) ]; do
+        kill -0 "$load" 2>/dev/null || { cat "$dir/load.txt" >&2; fail "the load ended before it began"; }
+        tries=$((tries + 1))
+        [ $tries -lt 3000 ] || fail "the load did not begin within 300 s"
+        sleep 0.1
+    done
+}
+
+# Runs txgen on all groups for at most `limit` seconds; its results are in $dir/load.json. The status is its own, 124 when out of time.
 # More options of txgen may be given.
 run_load() {
-    set -- --rpc "$(each rpc_of)" --channel "$(each channel_of)" --certificates "$dir/chain/127.0.0.1/sdk" --transport "$transport" \
+    set -- --rpc "$(each_loaded rpc_of)" --channel "$(each_loaded channel_of)" --certificates "$dir/chain/127.0.0.1/sdk" --transport "$transport" \
         --group "$group_list" --workload "$workload" --count "$count" --accounts "$accounts" --connections "$connections" --batch "$batch" \
         --in-flight "$in_flight" --measure-recovery --json "$dir/load.json" "$@"
     [ "$rate" -eq 0 ] || set -- "$@" --rate "$rate"

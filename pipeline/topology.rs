@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+pub use millrace_access::verifier::{Crew, CrewError};
 use millrace_access::verifier::{SerialVerifier, SignatureVerifier};
 use millrace_administration::pbft::WINDOW;
 use millrace_administration::sync::limits::{HELD_BYTES, MAX_CHECKS};
@@ -91,6 +92,8 @@ pub struct Parts {
     pub listeners: Vec<Arc<dyn Listener>>,
     /// Groups that may run at once, at most [`MAX_GROUPS`]: the depth of inner queues follows.
     pub max_groups: usize,
+    /// Threads that help the execute stage with big blocks; they read and write no queue.
+    pub crew: Arc<Crew>,
     /// Heights of a group in flight between the last durable block and the newest proposal, 1 to [`WINDOW`].
     pub window: u64,
 }
@@ -279,10 +282,11 @@ pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), Topolo
     let queues = declare(&mut builder, workers, parts.max_groups.clamp(1, MAX_GROUPS));
     let inlets = open_doors(&mut builder, &queues);
     let (peers, clock, listeners) = (Arc::clone(&parts.peers), Arc::clone(&parts.clock), parts.listeners.clone());
+    let crew = Arc::clone(&parts.crew);
 
     wire_verify(&mut builder, &queues, workers, Arc::clone(&clock));
     wire_order(&mut builder, &queues, parts);
-    wire_execute_and_commit(&mut builder, &queues, workers);
+    wire_execute_and_commit(&mut builder, &queues, workers, crew);
     wire_sync(&mut builder, &queues, peers, clock);
     wire_check(&mut builder, &queues, workers);
 
@@ -332,16 +336,16 @@ fn wire_order(builder: &mut TopologyBuilder, queues: &Queues, parts: Parts) {
     order.instances(move |_| once.take().expect("the stage has one worker"));
 }
 
-fn wire_execute_and_commit(builder: &mut TopologyBuilder, queues: &Queues, workers: Workers) {
+fn wire_execute_and_commit(builder: &mut TopologyBuilder, queues: &Queues, workers: Workers, crew: Arc<Crew>) {
     let mut execute = builder.stage::<ExecuteStage>(StageSpec {
         name: "execute",
         workers: workers.execute,
         max_batch: 16,
-        what: "run ordered blocks ahead of their commit, compute roots",
+        what: "run ordered blocks ahead of their commit, compute roots; the crew helps",
     });
     execute.reads(&queues.to_execute, |item| item);
     let executed = execute.writes(&queues.to_order);
-    execute.instances(move |_| ExecuteStage::new(executed.clone()));
+    execute.instances(move |_| ExecuteStage::new(executed.clone(), Arc::clone(&crew)));
 
     let mut commit = builder.stage::<CommitStage>(StageSpec {
         name: "commit",
@@ -414,7 +418,8 @@ mod tests {
         let votes = Box::new(VoteLog::open(directory.path()).unwrap());
         let evidence = EvidenceLog::new(directory.path().join("evidence"));
         let (peers, clock) = (Arc::new(Alone), Arc::new(SystemClock));
-        let parts = Parts { votes, evidence, peers, clock, listeners: Vec::new(), max_groups: MAX_GROUPS, window: WINDOW };
+        let parts =
+            Parts { votes, evidence, peers, clock, listeners: Vec::new(), max_groups: MAX_GROUPS, crew: Crew::alone(), window: WINDOW };
         let (topology, _inlets) = wire(Workers::for_cores(2), parts).unwrap();
         let golden = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/topology.golden.txt"));
         crate::runtime::check_golden(golden, &topology.render()).unwrap();

@@ -78,6 +78,8 @@ pub struct NodeConfig {
     pub verify_threads: usize,
     /// Threads that execute blocks, shared by all groups.
     pub execute_threads: usize,
+    /// Threads that execute one block together, the execute stage's included; 1 is serial execution.
+    pub parallel_threads: usize,
     /// Memory for database caches, in bytes, shared by all groups.
     pub cache_bytes: u64,
     /// Whether pipeline threads are bound to cores.
@@ -252,6 +254,7 @@ impl NodeConfig {
             },
             verify_threads: threads("verify_threads"),
             execute_threads: threads("execute_threads"),
+            parallel_threads: threads("parallel_threads"),
             cache_bytes: ini.number("millrace", "cache_mb").unwrap_or(DEFAULT_CACHE_MB) << 20,
             pin_cores: ini.flag("millrace", "pin_cores").unwrap_or(false),
             window: ini.number("millrace", "window").unwrap_or(WINDOW),

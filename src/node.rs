@@ -30,7 +30,7 @@ use millrace_pipeline::peers::Alone;
 use millrace_pipeline::runtime::{AffinityPolicy, Pipeline, PipelineConfig, StageFault};
 use millrace_pipeline::stages::notify::Listener;
 pub use millrace_pipeline::topology::Workers;
-use millrace_pipeline::topology::{self, MAX_GROUPS, Parts};
+use millrace_pipeline::topology::{self, Crew, CrewError, MAX_GROUPS, Parts};
 use millrace_rpc::channel::ChannelServer;
 use millrace_rpc::channel::access::AllowLists;
 use millrace_rpc::methods::{Management, Membership};
@@ -80,8 +80,17 @@ impl Node {
         let evidence = EvidenceLog::new(config.data_dir.join("evidence"));
         let (peers, clock) = (NetworkPeers::default(), Arc::new(SystemClock));
         let votes = Box::new(votes);
-        let parts =
-            Parts { votes, evidence, peers: Arc::new(peers.clone()), clock, listeners, max_groups: MAX_GROUPS, window: config.window };
+        let crew = Crew::new(config.parallel_threads).map_err(|error| crew_fault(&error))?;
+        let parts = Parts {
+            votes,
+            evidence,
+            peers: Arc::new(peers.clone()),
+            clock,
+            listeners,
+            max_groups: MAX_GROUPS,
+            crew: Arc::clone(&crew),
+            window: config.window,
+        };
         let (topology, inlets) = topology::wire(workers, parts).map_err(|error| bug(&error.to_string()))?;
         let picture = topology.render();
         let affinity = if config.pin_cores { AffinityPolicy::Pin } else { AffinityPolicy::None };
@@ -95,7 +104,7 @@ impl Node {
         }
         groups.attach(inlets.groups);
         let doors = Doors { submissions: inlets.submissions, frames: inlets.frames, sync: inlets.sync };
-        let handle = Arc::new(NodeHandle::new(&config, groups, doors, pipeline.metrics_handle(), network.clone()));
+        let handle = Arc::new(NodeHandle::new(&config, groups, doors, (pipeline.metrics_handle(), crew), network.clone()));
         let view: Arc<dyn NodeView> = handle.clone();
         let mut http_config = HttpConfig { threads: config.rpc.threads, ..HttpConfig::new(config.rpc.listen) };
         http_config.gateway.quotas = Arc::new(channel_port::quotas(&config));
@@ -183,7 +192,16 @@ pub fn topology_picture(workers: Workers) -> Result<String, Fault> {
     let votes = VoteLog::open(&scratch).map_err(|error| vote_log_fault(&scratch, &error))?;
     let evidence = EvidenceLog::new(scratch.join("evidence"));
     let (peers, clock) = (Arc::new(Alone), Arc::new(SystemClock));
-    let parts = Parts { votes: Box::new(votes), evidence, peers, clock, listeners: Vec::new(), max_groups: MAX_GROUPS, window: WINDOW };
+    let parts = Parts {
+        votes: Box::new(votes),
+        evidence,
+        peers,
+        clock,
+        listeners: Vec::new(),
+        max_groups: MAX_GROUPS,
+        crew: Crew::alone(),
+        window: WINDOW,
+    };
     let picture = topology::wire(workers, parts).map(|(topology, _)| topology.render()).map_err(|error| bug(&error.to_string()));
     let _ = fs::remove_dir_all(&scratch);
     picture
@@ -210,6 +228,10 @@ fn lock_data_directory(directory: &Path) -> Result<File, Fault> {
 fn vote_log_fault(directory: &Path, error: &std::io::Error) -> Fault {
     let what = format!("the vote log in {} cannot be opened: {error}", directory.display());
     Fault::new(FaultKind::Disk, what, "check free space and permissions of the data directory")
+}
+
+fn crew_fault(error: &CrewError) -> Fault {
+    Fault::new(FaultKind::Operation, error.to_string(), "raise the limit of processes of this user, or set millrace.parallel_threads=1")
 }
 
 fn bug(what: &str) -> Fault {

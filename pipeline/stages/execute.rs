@@ -2,15 +2,16 @@
 //!
 //! For each group it keeps the writes of blocks that are executed but not yet durable, as layers over the committed state: block h+1
 //! runs on what h left while h is still being committed. A layer goes when its block is durable, or when it is declared void.
-//! A panic while executing is contained: it halts the group whose block it was. While the database server of a group is away its blocks
-//! wait here, in order, and are tried again; other groups go on.
+//! Big blocks are shared with the node's crew of helpers; which helps whom is measured by each group's block executor.
+//! A panic while executing is contained, on whichever thread it was: it halts the group whose block it was. While the database server of
+//! a group is away its blocks wait here, in order, and are tried again; other groups go on.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_access::verifier::{BlockExecutor, BlockOrder, ExecutedBlock};
+use millrace_access::verifier::{BlockExecutor, BlockOrder, Crew, ExecutedBlock};
 use millrace_administration::{Epoch, Proposal};
 use millrace_base::{B256, GroupId};
 use millrace_core::overlay::{Layer, LayeredState, Writes};
@@ -67,10 +68,10 @@ impl BlockHashes for Hashes<'_> {
 }
 
 impl GroupExecution {
-    fn new(ledger: Arc<Ledger>) -> Result<Self, StorageError> {
+    fn new(ledger: Arc<Ledger>, crew: Arc<Crew>) -> Result<Self, StorageError> {
         let head = ledger.chain().head();
         let base = (head.header.number, head.hash, ledger.chain().accumulator()?);
-        let (executor, epoch) = (BlockExecutor::new(ledger.rules()), (*ledger.epoch()).clone());
+        let (executor, epoch) = (BlockExecutor::with_crew(ledger.rules(), crew), (*ledger.epoch()).clone());
         Ok(Self { ledger, executor, epoch, ahead: BTreeMap::new(), base, ended: None, waiting: VecDeque::new(), retry_at: None })
     }
 
@@ -112,8 +113,6 @@ impl GroupExecution {
     /// A block could not be read for: it is as if it had never been tried, and it and what follows are tried again later.
     fn wait(&mut self, run: u64, proposal: Box<Proposal>) {
         self.ahead.remove(&proposal.header.height);
-        // The one that was stopped in the middle of a transaction is not used again.
-        self.executor = BlockExecutor::new(self.ledger.rules());
         self.waiting.push_front((run, proposal));
         self.retry_at = Some(runtime::now() + RETRY);
     }
@@ -151,16 +150,17 @@ impl GroupExecution {
 pub struct ExecuteStage {
     groups: BTreeMap<GroupId, GroupExecution>,
     order: Sender<ToOrder>,
+    crew: Arc<Crew>,
 }
 
 impl ExecuteStage {
-    /// A worker without groups; they come as [`ToExecute::Open`].
-    pub fn new(order: Sender<ToOrder>) -> Self {
-        Self { groups: BTreeMap::new(), order }
+    /// A worker without groups; they come as [`ToExecute::Open`]. The crew helps it with big blocks.
+    pub fn new(order: Sender<ToOrder>, crew: Arc<Crew>) -> Self {
+        Self { groups: BTreeMap::new(), order, crew }
     }
 
     fn open(&mut self, ledger: Arc<Ledger>) {
-        match GroupExecution::new(Arc::clone(&ledger)) {
+        match GroupExecution::new(Arc::clone(&ledger), Arc::clone(&self.crew)) {
             Ok(group) => {
                 self.groups.insert(ledger.id(), group);
             }

@@ -102,7 +102,7 @@ pub fn config_ini(node: &NodeText<'_>) -> String {
     durability=power
     ; text or json
     log_format=text
-    ; also: verify_threads, execute_threads (default: all cores), cache_mb (default: 256), pin_cores, window (default: 8 heights in flight)
+    ; also: verify_threads, execute_threads, parallel_threads (default: all cores), cache_mb (default: 256), pin_cores, window (default: 8 heights in flight)
 ",
         channel.ip(),
         channel.port(),

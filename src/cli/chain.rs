@@ -145,6 +145,13 @@ fn build(arguments: BuildArguments) -> Result<ExitCode, Fault> {
         ));
     }
     refuse_lacking("consensus", &arguments.consensus, "pbft")?;
+    if arguments.storage == "mysql" {
+        let what = "databases on servers have names and accounts that this command does not know";
+        return Err(refuse(
+            what,
+            "build with rocksdb and write the section [storage] of each conf/group.N.ini before the first start: docs/operating.md",
+        ));
+    }
     refuse_lacking("storage", &arguments.storage, "rocksdb")?;
     let program = match arguments.program.clone() {
         Some(program) => program,

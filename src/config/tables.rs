@@ -139,6 +139,7 @@ pub const NODE: &[Section] = &[
             used("durability", Form::Choice { supported: &["power", "process"], lacking: &[] }),
             used("verify_threads", THREADS),
             used("execute_threads", THREADS),
+            used("parallel_threads", THREADS),
             used("cache_mb", number(8, 1 << 20, "MB")),
             used("log_format", Form::Choice { supported: &["text", "json"], lacking: &[] }),
             used("pin_cores", Form::Flag),

@@ -283,11 +283,11 @@ fn files_that_are_missing_or_damaged_are_named() {
 #[test]
 fn own_settings_are_read() {
     let directory = Directory::new();
-    let own = "[millrace]\noperator_listen_ip=127.0.0.2\noperator_listen_port=9545\ndurability=process\nverify_threads=3\nexecute_threads=5\ncache_mb=64\nlog_format=json\npin_cores=true\n[rpc]";
+    let own = "[millrace]\noperator_listen_ip=127.0.0.2\noperator_listen_port=9545\ndurability=process\nverify_threads=3\nexecute_threads=5\nparallel_threads=4\ncache_mb=64\nlog_format=json\npin_cores=true\n[rpc]";
     let config = directory.load_with("config.ini", "[rpc]", own).unwrap();
     assert_eq!(config.operator_listen, Some("127.0.0.2:9545".parse().unwrap()));
     assert_eq!(config.durability, Durability::Process);
-    assert_eq!((config.verify_threads, config.execute_threads, config.cache_bytes), (3, 5, 64 << 20));
+    assert_eq!((config.verify_threads, config.execute_threads, config.parallel_threads, config.cache_bytes), (3, 5, 4, 64 << 20));
     assert_eq!(config.log.format, LogFormat::Json);
     assert!(config.pin_cores);
     let bad = directory.load_with("config.ini", "[rpc]", "[millrace]\ndurability=none\n[rpc]").unwrap_err();

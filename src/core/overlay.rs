@@ -4,8 +4,9 @@
 //! take them back to a savepoint, which is how a reverted call undoes its table writes.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use crate::state::{StateKey, StateReader, StateValue};
 use crate::storage::StorageError;

@@ -14,6 +14,7 @@ use millrace_pipeline::frames::FrameInlet;
 use millrace_pipeline::messages::{Incoming, Source};
 use millrace_pipeline::runtime::{LaneError, LaneSender, MetricsHandle};
 use millrace_pipeline::stages::sync::SyncInlet;
+use millrace_pipeline::topology::Crew;
 
 use crate::config::{GroupConfig, NodeConfig, PeerLists};
 use crate::node::groups::Groups;
@@ -42,6 +43,7 @@ pub(super) struct NodeHandle {
     groups: Groups,
     doors: Doors,
     metrics: MetricsHandle,
+    crew: Arc<Crew>,
     started: Instant,
     /// Where the node's files lie.
     directory: PathBuf,
@@ -51,7 +53,13 @@ pub(super) struct NodeHandle {
 }
 
 impl NodeHandle {
-    pub fn new(config: &NodeConfig, groups: Groups, doors: Doors, metrics: MetricsHandle, network: Option<Arc<PeerNetwork>>) -> Self {
+    pub fn new(
+        config: &NodeConfig,
+        groups: Groups,
+        doors: Doors,
+        (metrics, crew): (MetricsHandle, Arc<Crew>),
+        network: Option<Arc<PeerNetwork>>,
+    ) -> Self {
         let info = NodeInfo {
             chain_id: config.chain_id,
             node_id: config.key.node_id(),
@@ -64,7 +72,7 @@ impl NodeHandle {
         let directory = config.file.parent().map(Into::into).unwrap_or_default();
         let is_stopping = AtomicBool::new(false);
         let (started, names) = (Instant::now(), KnownNames::default());
-        Self { info, configured_peers, groups, doors, metrics, started, directory, names, is_stopping, network }
+        Self { info, configured_peers, groups, doors, metrics, crew, started, directory, names, is_stopping, network }
     }
 
     /// From now on every submission is refused.
@@ -170,6 +178,7 @@ impl NodeView for NodeHandle {
         if let Some(network) = &self.network {
             metrics::render_network(&network.counters(), &mut text);
         }
+        metrics::render_crew(&self.crew, &mut text);
         metrics::render_doors(&self.doors.frames, &self.doors.sync, &mut text);
         metrics::render_certificates(&report::certificates(&self.directory), &mut text);
         metrics::render_process(&mut text);

@@ -9,6 +9,7 @@ use millrace_ledger::{Ledger, Registry};
 use millrace_network::{DropReason, EndReason, FrameKind, NetworkCounters};
 use millrace_pipeline::frames::FrameInlet;
 use millrace_pipeline::stages::sync::SyncInlet;
+use millrace_pipeline::topology::Crew;
 
 use crate::status::CertificateReport;
 
@@ -111,6 +112,20 @@ pub(super) fn render_network(counters: &NetworkCounters, text: &mut String) {
     ];
     for (name, kind, help, value) in single {
         head(text, name, kind, help);
+        let _ = writeln!(text, "{name} {value}");
+    }
+}
+
+/// Appends how blocks were executed.
+pub(super) fn render_crew(crew: &Crew, text: &mut String) {
+    let totals = crew.totals();
+    let figures = [
+        ("millrace_execute_parallel_blocks_total", "Blocks executed by several threads.", totals.parallel_blocks),
+        ("millrace_execute_serial_blocks_total", "Blocks executed by one thread.", totals.serial_blocks),
+        ("millrace_execute_reexecutions_total", "Executions of transactions whose result was not used.", totals.reexecutions),
+    ];
+    for (name, help, value) in figures {
+        head(text, name, "counter", help);
         let _ = writeln!(text, "{name} {value}");
     }
 }

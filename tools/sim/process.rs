@@ -16,7 +16,7 @@ use millrace_pipeline::evidence::EvidenceLog;
 use millrace_pipeline::messages::{Incoming, Source};
 use millrace_pipeline::runtime::Manual;
 use millrace_pipeline::stages::notify::Listener;
-use millrace_pipeline::topology::{self, Inlets, Parts, Workers};
+use millrace_pipeline::topology::{self, Crew, Inlets, Parts, Workers};
 use parking_lot::Mutex;
 
 use crate::clients::CHAIN_ID;
@@ -183,6 +183,7 @@ impl Process {
             clock: self.clock.clone(),
             listeners: vec![ear.clone()],
             max_groups: plan.groups.len(),
+            crew: Crew::alone(),
             window: WINDOW,
         };
         let workers = Workers { verify: dice.pick(&[1, 2]), execute: dice.pick(&[1, 2]), commit: dice.pick(&[1, 2]) };

@@ -433,10 +433,13 @@ impl GroupOrder {
         // A clock that was set back must not hold proposals up.
         self.last_sealed_ms = self.last_sealed_ms.min(now_ms);
         let Some(wanted) = self.wanted.filter(|wanted| self.flights.is_next_to(wanted.height)) else { return false };
+        // The block below tells when another sealer sealed it, unless its clock is ahead of ours.
+        let below_ms = Some(wanted.after_timestamp_ms).filter(|sealed_ms| *sealed_ms <= now_ms);
         let view = SealerView {
             waiting: self.ledger.pool().waiting(),
             limit: wanted.limit,
-            last_sealed_ms: self.last_sealed_ms,
+            last_sealed_ms: self.last_sealed_ms.max(below_ms.unwrap_or_default()),
+            in_flight: (wanted.height - 1 - self.flights.base()).saturating_sub(self.committing.len() as u64),
             min_interval_ms: self.min_interval_ms,
         };
         match decide(view, now_ms) {

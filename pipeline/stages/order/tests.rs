@@ -16,7 +16,7 @@ use millrace_base::{B256, NodeId};
 use super::*;
 use crate::frames::Frame;
 use crate::transfer::TransferMessage;
-use bench::{Bench, FIRST_MS, Shape, group, node, transactions};
+use bench::{Bench, FIRST_MS, Shape, execute, finalize, group, node, transactions};
 
 fn gather(height: u64, digest: u8, wanted: &[millrace_base::VerifiedTx], holders: &[NodeId]) -> Effect {
     let hashes = wanted.iter().map(VerifiedTx::hash).collect();
@@ -200,7 +200,7 @@ fn height_given_other_content_frees_what_the_former_one_reserved() {
     bench.say(1, vec![gather(1, 5, &own[1..2], &[node(2)])]);
     assert_eq!(bench.gathered(1), [(1, Ok(own[1..2].to_vec()))]);
     assert_eq!(bench.ledger(1).pool().waiting(), 2);
-    bench.say(1, vec![bench::seal(2, 10)]);
+    bench.say(1, vec![bench::seal(2, 2)]);
     assert_eq!(bench.sealed(1), [(2, vec![own[0].clone(), own[2].clone()])]);
     bench.say(1, vec![bench::seal(1, 10)]);
     assert_eq!(bench.sealed(1), [(1, own)], "the height was asked for anew, so what stood there and above is dead");
@@ -213,7 +213,7 @@ fn own_proposal_passes_over_nonces_in_flight_and_waits_for_the_heights_below() {
     let foreign = [Shape { salt: 9, ..Shape::new(1) }.signed(1)];
     let own = transactions(1, 1..3);
     bench.admit(1, &own, Submitter(7));
-    bench.say(1, vec![gather(1, 1, &foreign, &[node(2)]), bench::seal(2, 10)]);
+    bench.say(1, vec![gather(1, 1, &foreign, &[node(2)]), bench::seal(2, 2)]);
     assert!(bench.sealed(1).is_empty(), "what height 1 holds is not known yet");
     bench.give(1, &foreign);
     assert_eq!(bench.sealed(1), [(2, own[1..].to_vec())], "the rival's nonce is in flight");
@@ -390,4 +390,35 @@ fn stopping_node_waits_for_final_blocks_and_not_for_other_sealers() {
     assert!(!bench.stage.drained());
     bench.run_stages();
     assert!(bench.stage.drained());
+}
+
+#[test]
+fn group_whose_database_is_away_waits_in_every_stage_and_goes_on() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    bench.open(2);
+    let (first, second, third) = (transactions(1, 0..3), transactions(1, 3..6), transactions(1, 6..9));
+    [&first, &second, &third].into_iter().for_each(|block| bench.admit(1, block, Submitter::REPAIR));
+    // Away before the first block is executed.
+    bench.is_away.store(true, Ordering::Relaxed);
+    bench.say(1, vec![execute(1, &first)]);
+    bench.say(1, vec![execute(2, &second)]);
+    assert_eq!(bench.execute_all(1), [], "nothing can be read");
+    bench.try_again();
+    assert_eq!(bench.ledger(1).halted(), None);
+    bench.is_away.store(false, Ordering::Relaxed);
+    bench.try_again();
+    let height = |input| if let Input::Executed { height, .. } = input { Some(height) } else { None };
+    assert_eq!(bench.inputs(1).into_iter().filter_map(height).collect::<Vec<_>>(), [1, 2], "in order");
+    // Away when the blocks are final.
+    bench.is_away.store(true, Ordering::Relaxed);
+    bench.say(1, vec![finalize(1), finalize(2)]);
+    bench.run_stages();
+    bench.try_again();
+    assert_eq!((bench.ledger(1).chain().head().header.number, bench.ledger(1).halted()), (0, None));
+    bench.is_away.store(false, Ordering::Relaxed);
+    bench.try_again();
+    assert_eq!(bench.ledger(1).chain().head().header.number, 2);
+    assert_eq!(bench.ledger(1).counters().blocks.load(Ordering::Relaxed), 2, "a block is counted once");
+    bench.run_block(1, 3, &third);
 }

@@ -1,7 +1,7 @@
 //! The block around a simple machine: each transaction adds its nonce to a slot.
 
 use super::*;
-use millrace_base::{Address, KeyPair, Transaction, U256};
+use millrace_base::{Address, KeyPair, Transaction, U256, merkle};
 use millrace_core::overlay::{Layer, LayeredState};
 use millrace_core::{StateKey, StateValue};
 
@@ -66,7 +66,7 @@ struct After {
 fn execute(before: Option<&After>, nonces: &[u64]) -> Result<After, StorageError> {
     let empty = StateAccumulator::new();
     let below: Arc<dyn StateReader + Send + Sync> = before.map_or_else(|| Arc::new(Nothing) as Arc<_>, |before| Arc::clone(&before.state));
-    let executed = BlockExecutor::with_runner(Adder).execute(BlockOrder {
+    let executed = BlockExecutor::with_runner(|| Adder, Crew::alone()).execute(BlockOrder {
         parent_hash: before.map_or(B256::ZERO, |before| before.executed.block.hash),
         number: before.map_or(1, |before| before.executed.block.header.number + 1),
         timestamp_ms: 1_700_000_000_000,

@@ -16,7 +16,7 @@ packages:
 	@tools/packages.sh build-essential libclang-dev
 
 test-packages: packages
-	@tools/packages.sh openssl
+	@tools/packages.sh openssl mariadb-server-core mariadb-client-core
 	@[ "$$(id -u)" -ne 0 ] || tools/packages.sh iproute2 nftables
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest
 

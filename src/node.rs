@@ -13,11 +13,12 @@ mod report;
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millrace_administration::pbft::WINDOW;
+use millrace_backends::mysql::{MysqlConfig, MysqlStorage};
 use millrace_backends::rocksdb::{Budget, RocksStorage, SharedResources};
 use millrace_base::clock::SystemClock;
 use millrace_base::fault::{Fault, FaultKind};
@@ -252,15 +253,38 @@ fn bug(what: &str) -> Fault {
     )
 }
 
+/// Where a database is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DatabasePlace {
+    /// A directory of RocksDB.
+    Directory(PathBuf),
+    /// A database on a server.
+    Server(MysqlConfig),
+}
+
+impl std::fmt::Display for DatabasePlace {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Directory(path) => path.display().fmt(formatter),
+            Self::Server(config) => config.place().fmt(formatter),
+        }
+    }
+}
+
 /// Opens a group's database for reading, beside a running node if there is one.
 ///
 /// # Errors
 /// What the engine says, with what to do about it.
-pub fn open_read_only(path: &Path) -> Result<Arc<dyn Storage>, Fault> {
-    let budget = Budget { cache_bytes: READ_ONLY_CACHE_BYTES, ..Budget::default() };
-    let shared = SharedResources::new(budget).map_err(|error| storage_fault(path, &error))?;
-    let storage = RocksStorage::open_read_only(path, &shared).map_err(|error| storage_fault(path, &error))?;
-    Ok(Arc::new(storage))
+pub fn open_read_only(place: &DatabasePlace) -> Result<Arc<dyn Storage>, Fault> {
+    let fault = |error| storage_fault(&place.to_string(), &error);
+    Ok(match place {
+        DatabasePlace::Directory(path) => {
+            let budget = Budget { cache_bytes: READ_ONLY_CACHE_BYTES, ..Budget::default() };
+            let shared = SharedResources::new(budget).map_err(fault)?;
+            Arc::new(RocksStorage::open_read_only(path, &shared).map_err(fault)?)
+        }
+        DatabasePlace::Server(config) => Arc::new(MysqlStorage::open_read_only(config).map_err(fault)?),
+    })
 }
 
 /// A stage panicked outside any one group's work: no group can go on, and all say why.

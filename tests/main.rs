@@ -5,6 +5,7 @@ mod devnet;
 mod disk;
 mod full_pool;
 mod groups;
+mod mysql;
 mod network;
 mod nodes;
 mod openrpc;

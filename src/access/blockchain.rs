@@ -6,7 +6,6 @@
 
 mod batch;
 mod recent;
-pub mod records;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use millrace_base::limits::BLOCK_LIMIT_WINDOW;
 use millrace_base::{B256, Block, BlockHeader, BlockSignature, Receipt, VerifiedTx, wire};
 use millrace_core::cache::StateCache;
 use millrace_core::overlay::Writes;
+pub use millrace_core::records;
 use millrace_core::storage::height_key;
 use millrace_core::trie::TrieNodes;
 use millrace_core::{Durability, Space, StateCommitment, Storage, StorageError};

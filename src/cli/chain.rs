@@ -149,6 +149,13 @@ fn build(arguments: BuildArguments) -> Result<ExitCode, Fault> {
             "leave -g out: chains use Keccak-256 and secp256k1",
         ));
     }
+    if arguments.storage == "mysql" {
+        let what = "databases on servers have names and accounts that this command does not know";
+        return Err(refuse(
+            what,
+            "build with rocksdb and write the section [storage] of each conf/group.N.ini before the first start: docs/operating.md",
+        ));
+    }
     refuse_lacking("storage", &arguments.storage, "rocksdb")?;
     let program = match arguments.program.clone() {
         Some(program) => program,

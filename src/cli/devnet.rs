@@ -6,6 +6,7 @@
 mod children;
 mod description;
 mod directory;
+mod mysql;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ use description::Description;
   millrace devnet --groups 4 --dir /tmp/net5 --json      four groups; one JSON line on standard output when ready
   millrace devnet --nodes 3 --group 1=node0,node1 --group 2=node1,node2 --dir /tmp/net6
   millrace devnet --dir /tmp/fisco --evm fisco2          opcodes and gas of FISCO BCOS 2.x
+  millrace devnet --dir /tmp/sql --storage mysql         blocks and state in a MariaDB that the network starts in /tmp/sql/mysql
 
 SIGINT (Ctrl-C) stops in order; the same command starts the same chain again, nodes added by `chain add-node` included. To begin
 anew, remove the directory. Ports are the first node's, each further node has one more; metrics and health are at the RPC port
@@ -65,9 +67,15 @@ pub struct DevnetArguments {
     /// State: storage (latest values), or mpt (Ethereum's tries: history and proofs) [default: storage, or what the directory has].
     #[arg(long, value_name = "TYPE")]
     state: Option<StateKind>,
-    /// Storage: rocksdb.
-    #[arg(long, value_name = "TYPE", default_value = "rocksdb")]
-    storage: String,
+    /// Storage: rocksdb or mysql [default: rocksdb, or what the directory has].
+    #[arg(long, value_name = "TYPE")]
+    storage: Option<String>,
+    /// The server of mysql storage; the account's password is in MILLRACE_MYSQL_PASSWORD [default: a MariaDB of the network's own].
+    #[arg(long, value_name = "HOST:PORT")]
+    mysql: Option<String>,
+    /// The account on that server; it must be allowed to make databases.
+    #[arg(long, value_name = "NAME", default_value = "millrace", requires = "mysql")]
+    mysql_user: String,
     #[command(flatten)]
     rules: RulesArguments,
     /// Print one JSON line with all endpoints when every node is ready, and nothing else.
@@ -82,6 +90,8 @@ pub fn devnet(arguments: DevnetArguments) -> Result<ExitCode, Fault> {
     let signals = StopSignals::listen()?;
     let network = directory::prepare(&arguments)?;
     let mut configs = network.nodes.iter().map(|node| NodeConfig::load(&node.join("config.ini"))).collect::<Result<Vec<_>, _>>()?;
+    // Stopped when the nodes have ended, whichever way this function is left.
+    let _server = mysql::start(&network.root, &configs)?;
     let description = Description::of(&configs, &network.root);
     match configs.len() {
         1 => run_here(configs.remove(0), description, &arguments, signals),
@@ -136,7 +146,13 @@ fn refuse(what: impl Into<String>, remedy: impl Into<String>) -> Fault {
 }
 
 fn refuse_what_is_not_there_yet(arguments: &DevnetArguments) -> Result<(), Fault> {
-    refuse_lacking("storage", &arguments.storage, "rocksdb")
+    if arguments.mysql.is_some() && arguments.storage.as_deref() != Some("mysql") {
+        return Err(refuse("--mysql names a server, and the storage is not mysql", "add --storage mysql, or leave --mysql out"));
+    }
+    match arguments.storage.as_deref() {
+        None | Some("rocksdb" | "mysql") => Ok(()),
+        Some(other) => Err(refuse(format!("storage \"{other}\" is not supported by this version"), "supported: rocksdb, mysql")),
+    }
 }
 
 #[cfg(test)]
@@ -246,7 +262,10 @@ mod tests {
     #[test]
     fn what_is_not_there_yet_is_refused_with_what_is() {
         let dir = Path::new("/nonexistent");
-        for (more, word) in [(["--storage", "mysql"], "supported: rocksdb")] {
+        for (more, word) in [
+            (["--storage", "scalable"], "supported: rocksdb, mysql"),
+            (["--mysql", "db:3306"], "add --storage mysql"),
+        ] {
             let message = refuse_what_is_not_there_yet(&arguments(dir, &more)).unwrap_err().to_string();
             assert!(message.contains(word), "{message}");
         }

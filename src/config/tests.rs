@@ -251,7 +251,8 @@ fn wrong_keys_and_values_are_refused_with_place_and_remedy() {
         (genesis, "timestamp=1609459200000", "", &["group.timestamp is missing"]),
         (genesis, "enable_free_storage=false", "rules=byzantium", &["unknown rules \"byzantium\"", "expected fisco2"]),
         (genesis, "enable_free_storage=false", "rules=cancun\nenable_free_storage=true", &["does not go with evm.rules=cancun"]),
-        (group, "type=rocksdb", "type=mysql", &["storage.type=mysql is not supported", "supported: rocksdb"]),
+        (group, "type=rocksdb", "type=mysql", &["storage.type=mysql needs storage.db_username"]),
+        (group, "type=rocksdb", "type=mysql\ndb_username=u\ndb_name=a`b", &["no plain name of a database"]),
         (group, "type=rocksdb", "type=scalable", &["storage.type=scalable is not supported"]),
         (group, "ttl=2", "ttl=6", &["0 to 5 (hops)"]),
         (group, "ratio=0.25", "ratio=0", &["a fraction from 0.001 to 10.000"]),
@@ -404,4 +405,24 @@ proptest::proptest! {
         let file = IniFile::parse(Path::new("x.ini"), &text);
         let _ = file.and_then(|file| Checked::new(file, tables::NODE));
     }
+}
+
+#[test]
+fn database_on_a_server_is_read_is_not_shown_with_its_password_and_belongs_to_one_group() {
+    let directory = Directory::new();
+    let settings = "type=mysql\n    max_retry=60\n    db_ip=10.0.0.5\n    db_username=node0\n    db_passwd=s=cr;et\n    db_name=node0_1";
+    let text = GROUP.replace("type=rocksdb", settings);
+    directory.write("conf/group.1.ini", &text);
+    let config = directory.load().unwrap();
+    let StorageConfig::Mysql(database) = &config.groups[0].storage else { panic!("the group lies on a server") };
+    assert_eq!((database.host.as_str(), database.port, database.max_connections), ("10.0.0.5", 3306, 50));
+    assert_eq!((database.user.as_str(), database.password.reveal()), ("node0", "s=cr;et"));
+    assert!(!format!("{config:?}").contains("s=cr;et"));
+    assert!(config.notes.iter().any(|note| note.contains("storage.max_retry has no effect")), "{:?}", config.notes);
+
+    directory.write("conf/group.2.ini", &text);
+    directory.write("conf/group.2.genesis", &directory.genesis().replace("id=1\n", "id=2\n"));
+    let message = directory.load().unwrap_err().to_string();
+    assert!(message.contains("groups 1 and 2 name the same") && message.contains("storage.db_name"), "{message}");
+    assert!(!message.contains("s=cr;et"), "{message}");
 }

@@ -7,6 +7,7 @@
 //! - [`commitment`]: what headers say of the whole state, by its kind.
 //! - [`root`]: the multiset hash over all values.
 //! - [`trie`], [`mpt`]: Merkle Patricia tries; accounts in Ethereum's form, their history and proofs.
+//! - [`records`]: how blocks look in a database.
 //! - [`table`]: AMDB tables: schemas, entries, conditions, system tables.
 //!
 //! Invariant: a state value is only changed through a block's batch, so state, blocks and indices never disagree.
@@ -15,6 +16,7 @@ pub mod cache;
 pub mod commitment;
 pub mod mpt;
 pub mod overlay;
+pub mod records;
 pub mod root;
 pub mod state;
 pub mod storage;

@@ -113,6 +113,22 @@ pub enum StorageError {
         /// The stored marker.
         marker: Option<u64>,
     },
+    /// The database's server does not answer, or takes no writes for now. Nothing is lost; the same call may succeed later.
+    #[error("{place} is not available: {detail}")]
+    Unavailable {
+        /// The database.
+        place: String,
+        /// What was tried and what came of it.
+        detail: String,
+    },
+    /// Another process has opened the database since: this one must not write to it any more.
+    #[error("{place} was taken over by {by}; this process writes nothing more to it")]
+    TakenOver {
+        /// The database.
+        place: String,
+        /// Who holds it now.
+        by: String,
+    },
     /// Everything else the engine reports.
     #[error("storage engine: {0}")]
     Engine(String),

@@ -281,17 +281,25 @@ impl Ledger {
     /// their transactions. Called by the commit stage alone.
     pub fn commit(&self, commits: &[Commit]) -> Result<(), StorageError> {
         self.chain.commit(commits)?;
+        // All that may fail comes first: a caller repeats the whole call then, and must not count a block twice.
+        let head = self.chain.head();
+        let epoch = match commits.iter().any(|commit| commit.epoch_start.is_some()) {
+            true => {
+                let epoch = epoch_at(&*self.chain.state(), head.header.number + 1, self.faults())?;
+                Some(Epoch { start: self.chain.epoch_start()?, ..epoch })
+            }
+            false => None,
+        };
+        let view = Arc::new(head_view(&self.chain)?);
         for commit in commits {
             let superseded = self.pool.on_committed(commit.block.header.number, &commit.block.transactions);
             self.counters.expired.fetch_add(superseded.len() as u64, Ordering::Relaxed);
             self.count(&commit.block);
         }
-        let head = self.chain.head();
-        if commits.iter().any(|commit| commit.epoch_start.is_some()) {
-            let epoch = epoch_at(&*self.chain.state(), head.header.number + 1, self.faults())?;
-            *self.epoch.write() = Arc::new(Epoch { start: self.chain.epoch_start()?, ..epoch });
+        if let Some(epoch) = epoch {
+            *self.epoch.write() = Arc::new(epoch);
         }
-        *self.head.write() = Arc::new(head_view(&self.chain)?);
+        *self.head.write() = view;
         Ok(())
     }
 

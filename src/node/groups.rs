@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use millrace_backends::mysql::{MysqlStorage, Owner};
 use millrace_backends::rocksdb::{Budget, RocksStorage, SharedResources};
 use millrace_base::GroupId;
 use millrace_base::fault::{Fault, FaultKind};
@@ -24,7 +25,7 @@ use parking_lot::{Mutex, RwLock};
 use super::group_status;
 use crate::chain_build::templates;
 use crate::config::group as files;
-use crate::config::{GroupConfig, NodeConfig};
+use crate::config::{GroupConfig, NodeConfig, StorageConfig};
 
 /// Raw transactions of one group that may wait for verification, bytes.
 const INGRESS_BYTES: usize = 64 << 20;
@@ -61,7 +62,7 @@ impl Groups {
         let state_bytes = config.cache_bytes / 2;
         let block_cache = usize::try_from(config.cache_bytes - state_bytes).unwrap_or(usize::MAX);
         let budget = Budget { cache_bytes: block_cache, ..Budget::default() };
-        let shared = SharedResources::new(budget).map_err(|error| storage_fault(&config.data_dir, &error))?;
+        let shared = SharedResources::new(budget).map_err(|error| storage_fault(&config.data_dir.display().to_string(), &error))?;
         let groups = Self {
             shared,
             cache_bytes: state_bytes / config.groups.len().max(1) as u64,
@@ -271,22 +272,32 @@ impl Groups {
         const PAUSE: Duration = Duration::from_millis(20);
         let deadline = Instant::now() + STOP_PATIENCE;
         loop {
-            match RocksStorage::open(&group.data_path, &self.shared) {
+            match self.open_database(group) {
                 Err(StorageError::Locked { .. }) if Instant::now() < deadline => std::thread::sleep(PAUSE),
-                Err(error) => return Err(storage_fault(&group.data_path, &error)),
+                Err(error) => return Err(storage_fault(&group.database(), &error)),
                 Ok(database) => return self.ledger_over(group, database),
             }
         }
     }
 
     fn open_ledger(&self, group: &GroupConfig) -> Result<Ledger, Fault> {
-        let database = RocksStorage::open(&group.data_path, &self.shared).map_err(|error| storage_fault(&group.data_path, &error))?;
+        let database = self.open_database(group).map_err(|error| storage_fault(&group.database(), &error))?;
         self.ledger_over(group, database)
     }
 
-    fn ledger_over(&self, group: &GroupConfig, database: RocksStorage) -> Result<Ledger, Fault> {
+    fn open_database(&self, group: &GroupConfig) -> Result<Arc<dyn Storage>, StorageError> {
+        Ok(match &group.storage {
+            StorageConfig::RocksDb => Arc::new(RocksStorage::open(&group.data_path, &self.shared)?),
+            StorageConfig::Mysql(config) => {
+                let node = self.config.key.node_id().to_string();
+                let name = format!("node {}… (process {} of {})", &node[..16], std::process::id(), self.config.file.display());
+                Arc::new(MysqlStorage::open(config, &Owner { group: group.genesis.group, name, durability: self.config.durability })?)
+            }
+        })
+    }
+
+    fn ledger_over(&self, group: &GroupConfig, storage: Arc<dyn Storage>) -> Result<Ledger, Fault> {
         let genesis = &group.genesis;
-        let storage: Arc<dyn Storage> = Arc::new(database);
         let ledger = LedgerConfig {
             chain_id: self.config.chain_id,
             genesis: Genesis {
@@ -310,7 +321,7 @@ impl Groups {
             min_interval_ms: group.min_block_generation_time_ms,
             ingress_bytes: INGRESS_BYTES,
         };
-        Ledger::open(ledger, storage).map_err(|error| open_fault(&group.data_path, error))
+        Ledger::open(ledger, storage).map_err(|error| open_fault(&group.database(), error))
     }
 }
 
@@ -333,33 +344,39 @@ fn failed(place: &Path, error: &dyn std::fmt::Display) -> GroupChangeError {
     GroupChangeError::Failed(format!("{}: {error}", place.display()))
 }
 
-fn open_fault(path: &Path, error: OpenError) -> Fault {
+fn open_fault(place: &str, error: OpenError) -> Fault {
     match error {
-        OpenError::Storage(error) => storage_fault(path, &error),
+        OpenError::Storage(error) => storage_fault(place, &error),
         OpenError::OtherChain { .. } => Fault::new(
             FaultKind::Config,
-            format!("{}: {error}", path.display()),
+            format!("{place}: {error}"),
             "restore the genesis file this database was made with, or move the database away to start a new chain",
         ),
         OpenError::DamagedHead { .. } => Fault::new(
             FaultKind::Storage,
-            format!("{}: {error}", path.display()),
-            "run `millrace db verify` to see how much is damaged, then restore the directory from a copy",
+            format!("{place}: {error}"),
+            "run `millrace db verify` to see how much is damaged, then restore the database from a copy",
         ),
     }
 }
 
 /// What an operator can do about a storage error.
-pub(super) fn storage_fault(path: &Path, error: &StorageError) -> Fault {
+pub(super) fn storage_fault(place: &str, error: &StorageError) -> Fault {
     let (kind, remedy) = match error {
         StorageError::Full { .. } => (FaultKind::Disk, "free space on the device, then start again; nothing committed is lost"),
-        StorageError::Locked { .. } => (FaultKind::Storage, "stop the other process that uses this database"),
+        StorageError::Locked { .. } | StorageError::TakenOver { .. } => {
+            (FaultKind::Storage, "stop the other process that uses this database")
+        }
         StorageError::Corrupt { .. } => {
-            (FaultKind::Storage, "restore the directory from a copy; `millrace db verify` shows what is damaged")
+            (FaultKind::Storage, "restore the database from a copy; `millrace db verify` shows what is damaged")
         }
-        StorageError::OutOfOrder { .. } | StorageError::Engine(_) => {
-            (FaultKind::Storage, "check the disk and the permissions of the directory; the message above is the engine's own")
+        StorageError::Unavailable { .. } => {
+            (FaultKind::Storage, "see to the database server or to the section [storage] of the group's file; nothing committed is lost")
         }
+        StorageError::OutOfOrder { .. } | StorageError::Engine(_) => (
+            FaultKind::Storage,
+            "check the disk and the permissions of the directory, or the server; the message above is the engine's own",
+        ),
     };
-    Fault::new(kind, format!("{}: {error}", path.display()), remedy)
+    Fault::new(kind, format!("{place}: {error}"), remedy)
 }

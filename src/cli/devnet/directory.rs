@@ -14,7 +14,7 @@ use millrace_core::StateKind;
 use serde_json::{Value, json};
 
 use super::super::chain::{first_groups, own_program};
-use super::{DevnetArguments, refuse};
+use super::{DevnetArguments, mysql, refuse};
 use crate::chain_build::ini_text::IniText;
 use crate::chain_build::node_files::NetworkPlace;
 use crate::chain_build::{self, ChainPlan, Machine, Placement, Ports, Program, Reach};
@@ -81,11 +81,17 @@ fn build(arguments: &DevnetArguments, manifest: &Path) -> Result<(), Fault> {
         reach: Reach::Machine,
         program: Program::Link(own_program()?),
     };
-    chain_build::build(&plan, &|_| {})?;
+    let built = chain_build::build(&plan, &|_| {})?;
+    let storage = arguments.storage.as_deref().unwrap_or("rocksdb");
+    if storage == "mysql" {
+        let directories: Vec<PathBuf> = built.into_iter().map(|node| node.directory).collect();
+        mysql::configure(arguments, &directories)?;
+    }
     let placements = placements_text(&arguments.placements);
     let consensus = plan.consensus.to_string();
     let text = json!({
-        "nodes": nodes, "groups": groups, "placements": placements, "evm": rules.to_string(), "state": state.name(), "consensus": consensus
+        "nodes": nodes, "groups": groups, "placements": placements, "evm": rules.to_string(), "state": state.name(),
+        "consensus": consensus, "storage": storage
     });
     let text = text.to_string();
     let finish = || {
@@ -151,6 +157,11 @@ fn check_manifest(arguments: &DevnetArguments, manifest: &Path, text: &str, node
     let consensus = value["consensus"].as_str().unwrap_or("pbft");
     if let Some(wanted) = arguments.consensus.as_ref().map(ToString::to_string).filter(|wanted| wanted != consensus) {
         return Err(differs("consensus", consensus, &wanted));
+    }
+    // Networks of before there was a choice do not say.
+    let storage = value["storage"].as_str().unwrap_or("rocksdb");
+    if let Some(wanted) = arguments.storage.as_deref().filter(|wanted| *wanted != storage) {
+        return Err(differs("storage", storage, wanted));
     }
     match arguments.rules.chosen()?.filter(|wanted| wanted.to_string() != evm) {
         Some(wanted) => Err(differs("EVM rules", evm, &wanted.to_string())),

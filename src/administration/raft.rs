@@ -247,7 +247,8 @@ impl RaftEngine {
             Input::Committed { height } => self.on_committed(height),
             Input::Block(block) => self.on_block(*block),
             Input::Pending(is_pending) => self.is_pending = is_pending,
-            Input::Tick => {}
+            // An election takes less time than there is to win by knowing: the others ask for votes when they have heard nothing.
+            Input::Reachable(_) | Input::Leaving | Input::Tick => {}
         }
     }
 

@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn list_of_too_many_elements_is_known_before_it_is_read_to_its_end() {
-        let list = |count: usize| format!(" [{}]", vec![r#"{"a":[1,2,3],"b":"x,y\\",","c":{}}"#; count].join(","));
+        let list = |count: usize| format!(" [{}]", vec![r#"{"a":[1,2,3],"b":"x,y\\","c":{}}"#; count].join(","));
         assert_eq!((shape(list(5).as_bytes(), 5), shape(list(6).as_bytes(), 5)), (Shape::Fits, Shape::TooMany));
         let cut_off = &list(1_000)[..400];
         assert_eq!(shape(cut_off.as_bytes(), 5), Shape::TooMany);

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 /// What is run of the archive: storage, creation, destruction, refunds, fees, access lists, blobs; a few thousand cases.
-const SUITES: [&str; 9] = [
+const SUITES: [&str; 10] = [
     "legacytests/Cancun/GeneralStateTests/stSStoreTest",
     "legacytests/Cancun/GeneralStateTests/stCreate2",
     "legacytests/Cancun/GeneralStateTests/stRevertTest",
@@ -15,7 +15,8 @@ const SUITES: [&str; 9] = [
     "legacytests/Cancun/GeneralStateTests/stEIP158Specific",
     "legacytests/Cancun/GeneralStateTests/stRefundTest",
     "legacytests/Cancun/GeneralStateTests/stSystemOperationsTest",
-    "tests/GeneralStateTests/Pyspecs/cancun",
+    "tests/GeneralStateTests/Pyspecs/cancun/eip4844_blobs",
+    "tests/GeneralStateTests/Pyspecs/cancun/eip6780_selfdestruct",
 ];
 
 /// Unpacks the suites; `None` with a message when this checkout has no archive.

@@ -133,6 +133,26 @@ impl Directory {
 }
 
 #[test]
+fn raft_group_has_its_election_times_and_its_name_in_the_mark() {
+    use millrace_administration::{Faults, raft::ElectionTimes};
+    use millrace_ledger::genesis::{Consensus, faults_of_mark};
+    let directory = Directory::new();
+    let load = |times: &str| {
+        let to = format!("consensus_type=raft{times}");
+        directory.load_with("conf/group.1.genesis", "consensus_type=pbft", &to).unwrap().groups.remove(0).genesis
+    };
+    let plain = load("");
+    assert_eq!(plain.consensus, Consensus::Raft(ElectionTimes { min_ms: 1_000, max_ms: 2_000 }));
+    let quick = load("\n    min_elect_time=100\n    max_elect_time=300");
+    assert_eq!(quick.consensus, Consensus::Raft(ElectionTimes { min_ms: 100, max_ms: 300 }));
+    assert!(plain.mark().contains(",-raft-storage-") && plain.mark() == quick.mark(), "{}", plain.mark());
+    assert_eq!(faults_of_mark(plain.mark().as_bytes()), Faults::Crash);
+    let pbft = directory.load().unwrap().groups.remove(0).genesis;
+    assert_eq!(faults_of_mark(pbft.mark().as_bytes()), Faults::Byzantine);
+    assert_eq!(faults_of_mark(b"something else"), Faults::Byzantine);
+}
+
+#[test]
 fn directory_of_2x_is_read_with_its_keys() {
     let directory = Directory::new();
     let config = directory.load().unwrap();

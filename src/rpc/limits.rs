@@ -125,6 +125,10 @@ pub const EVENT_PUSH_BYTES: usize = 256 << 10;
 /// Transactions of one session whose receipts are awaited. Two full pools of 2.x.
 pub const MAX_AWAITED_RECEIPTS: usize = 300_000;
 
+/// Time that receipts wait for go-sdk, which may stand still for ever when a receipt is close behind the reply to its transaction: with 32
+/// goroutines that share a client it did within seconds, with receipts 20 ms later never.
+pub const GO_SDK_RECEIPT_DELAY: Duration = Duration::from_millis(20);
+
 /// AMOP messages that wait for an answer, on the whole node.
 pub const MAX_AMOP_WAITING: usize = 16_384;
 

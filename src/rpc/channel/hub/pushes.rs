@@ -145,7 +145,7 @@ impl Hub {
         self.pushes.is_ordered.notify_one();
     }
 
-    fn run_pushes(&self) {
+    fn run_pushes(self: &Arc<Self>) {
         let mut idle_checked = Instant::now();
         loop {
             let due = {
@@ -174,7 +174,7 @@ impl Hub {
         }
     }
 
-    fn push_blocks(&self, group: GroupId, height: u64, hinted: &[Arc<Block>]) {
+    fn push_blocks(self: &Arc<Self>, group: GroupId, height: u64, hinted: &[Arc<Block>]) {
         let served = self.pushes.served.lock().get(&group).copied();
         // A group that was started later begins with its first hint.
         let mut next = served.map_or_else(|| hinted.first().map_or(height, |block| block.header.number), |served| served + 1);
@@ -202,10 +202,14 @@ impl Hub {
         }
     }
 
-    fn push_receipts(&self, group: GroupId, pushes: Vec<(SessionId, Frame)>) {
+    fn push_receipts(self: &Arc<Self>, group: GroupId, pushes: Vec<(SessionId, Frame)>) {
+        let mut of_sessions: BTreeMap<SessionId, Vec<Frame>> = BTreeMap::new();
         for (id, frame) in pushes {
+            of_sessions.entry(id).or_default().push(frame);
+        }
+        for (id, frames) in of_sessions {
             if let Some(session) = self.session(id).filter(|session| self.may_see(session, group)) {
-                self.send(&session, &frame);
+                self.send_receipts(&session, frames);
             }
         }
     }

@@ -216,8 +216,10 @@ impl Replay {
             sealers: group.sealers.clone(),
             tx_count_limit: group.tx_count_limit,
             tx_gas_limit: group.tx_gas_limit,
+            consensus: group.consensus,
             consensus_timeout_s: group.consensus_timeout_s,
             rules: group.rules,
+            state: group.state,
             mark: group.mark(),
         };
         let ledger = LedgerConfig {
@@ -240,7 +242,7 @@ impl Replay {
     fn apply(&mut self, recorded: &Block) {
         let begun = Instant::now();
         let chain = self.ledger.chain();
-        let accumulator = chain.accumulator().unwrap();
+        let commitment = chain.commitment().unwrap();
         let order = BlockOrder {
             parent_hash: chain.head().hash,
             number: recorded.header.number,
@@ -250,13 +252,13 @@ impl Replay {
             sealer_list: recorded.header.sealer_list.clone(),
             transactions: recorded.transactions.clone(),
             state: chain.state(),
-            accumulator: &accumulator,
+            commitment: &commitment,
             hashes: chain,
         };
-        let ExecutedBlock { block, writes, accumulator, .. } = self.executor.execute(order).unwrap();
+        let ExecutedBlock { block, writes, nodes, commitment } = self.executor.execute(order).unwrap();
         assert_eq!(block.hash, recorded.hash, "block {} over {}", recorded.header.number, self.name);
         let block = Arc::new(Block { signatures: recorded.signatures.clone(), ..block });
-        self.ledger.commit(&[Commit { block, writes, accumulator, epoch_start: None }]).unwrap();
+        self.ledger.commit(&[Commit { block, writes, nodes, commitment, epoch_start: None }]).unwrap();
         self.took += begun.elapsed();
     }
 }

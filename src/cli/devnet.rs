@@ -16,7 +16,7 @@ use clap::Args;
 use millrace_base::fault::{Fault, FaultKind};
 use millrace_core::StateKind;
 
-use super::chain::{RulesArguments, parse_placement, refuse_lacking};
+use super::chain::{RulesArguments, parse_placement};
 use super::run::{STOP_DEADLINE, StopSignals, log_notes};
 use crate::chain_build::{ConsensusPlan, Placement};
 use crate::config::NodeConfig;

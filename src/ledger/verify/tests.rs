@@ -29,6 +29,7 @@ fn ledger(storage: Arc<dyn Storage>, state: StateKind) -> Ledger {
         sealers: vec![key().node_id()],
         tx_count_limit: 1_000,
         tx_gas_limit: 300_000_000,
+        consensus: crate::genesis::Consensus::Pbft,
         consensus_timeout_s: 3,
         rules: EvmRules::default(),
         state,

@@ -262,10 +262,7 @@ mod tests {
     #[test]
     fn what_is_not_there_yet_is_refused_with_what_is() {
         let dir = Path::new("/nonexistent");
-        for (more, word) in [
-            (["--storage", "scalable"], "supported: rocksdb, mysql"),
-            (["--mysql", "db:3306"], "add --storage mysql"),
-        ] {
+        for (more, word) in [(["--storage", "scalable"], "supported: rocksdb, mysql"), (["--mysql", "db:3306"], "add --storage mysql")] {
             let message = refuse_what_is_not_there_yet(&arguments(dir, &more)).unwrap_err().to_string();
             assert!(message.contains(word), "{message}");
         }

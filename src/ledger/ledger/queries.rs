@@ -16,8 +16,8 @@ use millrace_vm::{BlockEnvironment, CallMessage, EvmRules, Executor};
 
 use crate::ledger::{HeadView, Ledger};
 use crate::view::{
-    CallError, CallOutcome, CallRequest, ConsensusStatus, Head, LedgerView, Location, SignedHeader, StateError, StateProof,
-    SyncStatus, Totals,
+    CallError, CallOutcome, CallRequest, ConsensusStatus, Head, LedgerView, Location, SignedHeader, StateError, StateProof, SyncStatus,
+    Totals,
 };
 
 /// State as of a storage view, without a cache: what queries read, so that they can neither see half a block nor push the hot state

@@ -469,7 +469,7 @@ fn member_that_is_refused_all_the_time_is_not_listened_to_for_a_while() {
 fn group_whose_database_is_away_waits_in_every_stage_and_goes_on() {
     let mut bench = Bench::new();
     bench.open(1);
-    bench.open(2);
+    bench.run_stages();
     let (first, second, third) = (transactions(1, 0..3), transactions(1, 3..6), transactions(1, 6..9));
     [&first, &second, &third].into_iter().for_each(|block| bench.admit(1, block, Submitter::REPAIR));
     // Away before the first block is executed.
@@ -477,20 +477,20 @@ fn group_whose_database_is_away_waits_in_every_stage_and_goes_on() {
     bench.say(1, vec![execute(1, &first)]);
     bench.say(1, vec![execute(2, &second)]);
     assert_eq!(bench.execute_all(1), [], "nothing can be read");
-    bench.try_again();
+    bench.try_again(60);
     assert_eq!(bench.ledger(1).halted(), None);
     bench.is_away.store(false, Ordering::Relaxed);
-    bench.try_again();
+    bench.try_again(120);
     let height = |input| if let Input::Executed { height, .. } = input { Some(height) } else { None };
     assert_eq!(bench.inputs(1).into_iter().filter_map(height).collect::<Vec<_>>(), [1, 2], "in order");
     // Away when the blocks are final.
     bench.is_away.store(true, Ordering::Relaxed);
     bench.say(1, vec![finalize(1), finalize(2)]);
     bench.run_stages();
-    bench.try_again();
+    bench.try_again(180);
     assert_eq!((bench.ledger(1).chain().head().header.number, bench.ledger(1).halted()), (0, None));
     bench.is_away.store(false, Ordering::Relaxed);
-    bench.try_again();
+    bench.try_again(240);
     assert_eq!(bench.ledger(1).chain().head().header.number, 2);
     assert_eq!(bench.ledger(1).counters().blocks.load(Ordering::Relaxed), 2, "a block is counted once");
     bench.run_block(1, 3, &third);

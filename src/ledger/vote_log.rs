@@ -2,8 +2,9 @@
 //!
 //! One append-only log serves all groups, so that one sync a loop turn covers them all. It is a directory of segments. A group's
 //! records up to its durable height are settled; when the log grows, the records of the oldest segments that are not settled are
-//! written again at its end and the segments are deleted, so its size follows what is in flight and not the slowest group. Records
-//! are bytes to the log: each engine reads its own. Called by the order stage alone.
+//! written again at its end and the segments are deleted, so its size follows what is in flight and not the slowest group. Each record
+//! keeps the number it was first written under, so engines get them in the order in which they were said. Records are bytes to the log:
+//! each engine reads its own. Called by the order stage alone.
 //!
 //! A record is `length (4) | checksum (8) | body`; a cut-off or damaged tail is what a crash leaves and is dropped: nothing that
 //! rests on a record leaves before the record is synced.
@@ -26,6 +27,8 @@ const RECORD_HEADER_BYTES: usize = 12;
 
 #[derive(bincode::Encode, bincode::Decode)]
 struct Record {
+    /// Counts the records of the log; kept when the record is written again.
+    sequence: u64,
     group: GroupId,
     height: u64,
     body: Vec<u8>,
@@ -46,6 +49,8 @@ pub struct VoteLog {
     /// Oldest first; the last is the one being written.
     segments: Vec<Segment>,
     committed: HashMap<GroupId, u64>,
+    /// Of the next record.
+    sequence: u64,
     buffer: Vec<u8>,
 }
 
@@ -63,20 +68,24 @@ impl VoteLog {
             numbers.extend(number);
         }
         numbers.sort_unstable();
-        let mut segments = Vec::new();
+        let (mut segments, mut sequence) = (Vec::new(), 0);
         for number in &numbers {
             let path = segment_path(directory, *number);
             let mut heights = HashMap::new();
-            read_segment(&path, |record| note(&mut heights, record.group, record.height))?;
+            read_segment(&path, |record| {
+                note(&mut heights, record.group, record.height);
+                sequence = sequence.max(record.sequence + 1);
+            })?;
             segments.push(Segment { path, heights });
         }
         let number = numbers.last().map_or(0, |last| last + 1);
         let (file, segment) = create_segment(directory, number)?;
         segments.push(segment);
-        Ok(Self { directory: directory.to_owned(), file, length: 0, number, segments, committed: HashMap::new(), buffer: Vec::new() })
+        let (directory, committed) = (directory.to_owned(), HashMap::new());
+        Ok(Self { directory, file, length: 0, number, segments, committed, sequence, buffer: Vec::new() })
     }
 
-    /// The durable records of a group that speak of heights above `committed`, oldest first.
+    /// The durable records of a group that speak of heights above `committed`, in the order in which they were appended.
     ///
     /// # Errors
     /// What the file system says.
@@ -86,16 +95,21 @@ impl VoteLog {
         for segment in self.segments.iter().filter(concerned) {
             read_segment(&segment.path, |record| {
                 if record.group == group && record.height > committed {
-                    found.push(record.body.into());
+                    found.push((record.sequence, record.body));
                 }
             })?;
         }
-        Ok(found)
+        // A rotation that was cut short leaves a record twice.
+        found.sort_unstable_by_key(|(sequence, _)| *sequence);
+        found.dedup_by_key(|(sequence, _)| *sequence);
+        Ok(found.into_iter().map(|(_, body)| body.into()).collect())
     }
 
     /// Adds a record to those of this turn. Nothing is durable before [`Self::sync`].
     pub fn append(&mut self, group: GroupId, height: u64, body: &[u8]) {
-        self.write(&Record { group, height, body: body.to_vec() });
+        let sequence = self.sequence;
+        self.sequence += 1;
+        self.write(&Record { sequence, group, height, body: body.to_vec() });
     }
 
     fn write(&mut self, record: &Record) {
@@ -272,6 +286,29 @@ mod tests {
         bytes[last] ^= 1;
         fs::write(&path, &bytes).unwrap();
         assert_eq!(bodies(&VoteLog::open(directory.path()).unwrap(), 1, 0), [&b"one"[..]]);
+    }
+
+    #[test]
+    fn records_come_in_the_order_in_which_they_were_said_also_when_old_ones_were_written_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut log = VoteLog::open(directory.path()).unwrap();
+        let said = |index: u8| vec![index; 6 << 20];
+        for index in 0..14 {
+            // Group 1 stands still at one height and goes on speaking of it; group 2 fills the log.
+            log.append(group(1), 1, &[index]);
+            log.append(group(2), u64::from(index) + 1, &said(index));
+            log.sync().unwrap();
+            log.committed(group(2), u64::from(index));
+        }
+        let expected: Vec<Vec<u8>> = (0..14).map(|index| vec![index]).collect();
+        assert!(log.number > 3, "the log has rotated");
+        assert_eq!(bodies(&log, 1, 0), expected);
+        drop(log);
+        let mut log = VoteLog::open(directory.path()).unwrap();
+        assert_eq!(bodies(&log, 1, 0), expected);
+        log.append(group(1), 1, &[14]);
+        log.sync().unwrap();
+        assert_eq!(bodies(&log, 1, 0).last().unwrap(), &[14]);
     }
 
     #[test]

@@ -38,7 +38,8 @@ use millrace_rpc::{HttpConfig, HttpServer, OperatorServer};
 use crate::channel_port::{self, ChannelListener};
 use crate::config::NodeConfig;
 use crate::reload::{Running, Watcher};
-use groups::{Groups, storage_fault};
+use groups::Groups;
+pub(crate) use groups::{genesis_of, open_fault, storage_fault};
 use handle::{Doors, NodeHandle, Reloaded};
 use network::{ChannelEnd, NetworkPeers};
 
@@ -227,6 +228,17 @@ pub fn open_read_only(path: &Path) -> Result<Arc<dyn Storage>, Fault> {
     let budget = Budget { cache_bytes: READ_ONLY_CACHE_BYTES, ..Budget::default() };
     let shared = SharedResources::new(budget).map_err(|error| storage_fault(path, &error))?;
     let storage = RocksStorage::open_read_only(path, &shared).map_err(|error| storage_fault(path, &error))?;
+    Ok(Arc::new(storage))
+}
+
+/// Opens a group's database for writing, and makes it where there is none: while the group does not run.
+///
+/// # Errors
+/// What the engine says, with what to do about it.
+pub fn open_for_writing(path: &Path) -> Result<Arc<dyn Storage>, Fault> {
+    let budget = Budget { cache_bytes: READ_ONLY_CACHE_BYTES, ..Budget::default() };
+    let shared = SharedResources::new(budget).map_err(|error| storage_fault(path, &error))?;
+    let storage = RocksStorage::open(path, &shared).map_err(|error| storage_fault(path, &error))?;
     Ok(Arc::new(storage))
 }
 

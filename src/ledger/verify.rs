@@ -2,19 +2,24 @@
 //!
 //! Every block from 0 to the head: parent hash, transactions root, receipts root, each transaction's signature, the signatures of a
 //! quorum of distinct sealers, the indices; and the state: its root recomputed from every stored value and compared with the header
-//! of the head. Reads only; memory is bounded by one block.
+//! of the head. Of blocks whose bodies are not kept the header is checked. Reads only; memory is bounded by one block.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use millrace_access::blockchain::{read_block, records};
+use millrace_access::blockchain::facts::{ChainFacts, Get};
+use millrace_access::blockchain::{read_block, read_header, records};
 use millrace_administration::Epoch;
 use millrace_base::crypto::recover;
-use millrace_base::{B256, Block, merkle};
-use millrace_core::root::StateAccumulator;
-use millrace_core::state::codec;
+use millrace_base::{B256, Block, BlockHeader, BlockSignature, VerifiedTx, merkle};
 use millrace_core::{Space, Storage, StorageError};
+use rayon::prelude::*;
+
+use crate::state_sum::StateSum;
+
+/// Fewest signatures worth handing to another thread: about a millisecond of work.
+const RECOVERED_AT_ONCE: usize = 16;
 
 /// How far a check has got, for a progress bar.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,8 +37,10 @@ pub struct Report {
     pub height: u64,
     /// Hash of the head.
     pub head: B256,
-    /// Transactions in all blocks.
+    /// Transactions in the blocks whose bodies are kept.
     pub transactions: u64,
+    /// The lowest height above 0 whose body and receipts are kept.
+    pub kept_from: u64,
     /// State values.
     pub state_values: u64,
     /// The recomputed state root.
@@ -73,23 +80,35 @@ pub enum VerifyError {
 pub fn verify_database(storage: &Arc<dyn Storage>, progress: &mut dyn FnMut(Progress)) -> Result<Report, VerifyError> {
     storage.verify()?;
     let height = storage.height()?.ok_or(VerifyError::Empty)?;
+    let get: Get<'_> = &|space, key| storage.get(space, key);
+    let kept_from = ChainFacts::read(get)?.kept_from;
     let (mut parent, mut transactions) = (None, 0);
     for number in 0..=height {
         let fault = |detail: String| VerifyError::Block { number, detail };
-        let block = read_block(&**storage, number)?.ok_or_else(|| fault("it is missing".into()))?;
-        check_block(&block, number, parent).map_err(fault)?;
-        check_indices(&**storage, &block)?.map_err(fault)?;
-        transactions += block.transactions.len() as u64;
-        parent = Some(block);
+        let missing = || fault("it is missing".into());
+        let tip = if number > 0 && number < kept_from {
+            let (header, signatures) = read_header(get, number)?.ok_or_else(missing)?;
+            let tip = check_header(&header, &signatures, number, parent.as_ref()).map_err(fault)?;
+            check_block_index(get, number, tip.hash)?.map_err(fault)?;
+            tip
+        } else {
+            let block = read_block(get, number)?.ok_or_else(missing)?;
+            let tip = check_header(&block.header, &block.signatures, number, parent.as_ref()).map_err(fault)?;
+            check_content(&block).map_err(fault)?;
+            check_indices(get, &block)?.map_err(fault)?;
+            transactions += block.transactions.len() as u64;
+            tip
+        };
+        parent = Some(tip);
         progress(Progress::Blocks(number + 1, height + 1));
     }
     let head = parent.ok_or(VerifyError::Empty)?;
     let (state_values, state_root) = recompute_state(&**storage, progress)?;
     // Block 0 carries zero roots, as in 2.x.
-    if height > 0 && state_root != head.header.state_root {
-        return Err(VerifyError::State { number: height, header: head.header.state_root, computed: state_root });
+    if height > 0 && state_root != head.state_root {
+        return Err(VerifyError::State { number: height, header: head.state_root, computed: state_root });
     }
-    Ok(Report { height, head: head.hash, transactions, state_values, state_root })
+    Ok(Report { height, head: head.hash, transactions, kept_from, state_values, state_root })
 }
 
 /// Recomputes the Merkle roots of a block.
@@ -109,8 +128,26 @@ fn expect_root(name: &str, header: B256, computed: B256) -> Result<(), String> {
     if header == computed { Ok(()) } else { Err(format!("{name} in the header is {header}, the content gives {computed}")) }
 }
 
-fn check_block(block: &Block, number: u64, parent: Option<Block>) -> Result<(), String> {
-    let header = &block.header;
+/// What the next block is checked against.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Tip {
+    pub hash: B256,
+    pub timestamp_ms: u64,
+    pub state_root: B256,
+}
+
+/// A header in its place, signed by a quorum of those whom it names.
+fn check_header(header: &BlockHeader, signatures: &[BlockSignature], number: u64, parent: Option<&Tip>) -> Result<Tip, String> {
+    let tip = Tip { hash: header.hash(), timestamp_ms: header.timestamp_ms, state_root: header.state_root };
+    check_link(header, number, parent)?;
+    if parent.is_some() {
+        check_signatures(header, tip.hash, signatures)?;
+    }
+    Ok(tip)
+}
+
+/// A header is of its height and follows the block before.
+pub(crate) fn check_link(header: &BlockHeader, number: u64, parent: Option<&Tip>) -> Result<(), String> {
     if header.number != number {
         return Err(format!("its header says height {}", header.number));
     }
@@ -118,28 +155,39 @@ fn check_block(block: &Block, number: u64, parent: Option<Block>) -> Result<(), 
     if header.parent_hash != parent.hash {
         return Err(format!("its parent is {}, the block before is {}", header.parent_hash, parent.hash));
     }
-    if header.timestamp_ms <= parent.header.timestamp_ms {
+    if header.timestamp_ms <= parent.timestamp_ms {
         return Err("its timestamp is not above its parent's".into());
-    }
-    check_roots(block)?;
-    check_signatures(block)?;
-    for transaction in &block.transactions {
-        let sender = recover(transaction.fields().signing_digest(), transaction.signature()).map_err(|error| error.to_string())?;
-        if sender != transaction.sender() {
-            return Err(format!("transaction {} was signed by {sender}, not by {}", transaction.hash(), transaction.sender()));
-        }
     }
     Ok(())
 }
 
-/// A quorum of distinct sealers must have signed the block hash.
-fn check_signatures(block: &Block) -> Result<(), String> {
-    let sealers = &block.header.sealer_list;
+/// Transactions and receipts are those of the header, and each transaction is its sender's. Block 0 has none, and zero roots.
+pub(crate) fn check_content(block: &Block) -> Result<(), String> {
+    if block.header.number == 0 {
+        return Ok(());
+    }
+    check_roots(block)?;
+    let check_sender = |transaction: &VerifiedTx| {
+        let sender = recover(transaction.fields().signing_digest(), transaction.signature()).map_err(|error| error.to_string())?;
+        if sender == transaction.sender() {
+            return Ok(());
+        }
+        Err(format!("transaction {} was signed by {sender}, not by {}", transaction.hash(), transaction.sender()))
+    };
+    block.transactions.par_iter().with_min_len(RECOVERED_AT_ONCE).try_for_each(check_sender)
+}
+
+/// A quorum of distinct sealers must have signed the block hash: those that the header names. Gives who did, as indices.
+pub(crate) fn check_signatures(header: &BlockHeader, hash: B256, signatures: &[BlockSignature]) -> Result<BTreeSet<u32>, String> {
+    let sealers = &header.sealer_list;
+    if signatures.len() > sealers.len() {
+        return Err(format!("{} signatures of {} sealers", signatures.len(), sealers.len()));
+    }
     let mut signers = BTreeSet::new();
-    for signature in &block.signatures {
+    for signature in signatures {
         let sealer =
             sealers.get(signature.index as usize).ok_or_else(|| format!("signer {} is not in the sealer list", signature.index))?;
-        if !sealer.verify(block.hash, &signature.signature) {
+        if !sealer.verify(hash, &signature.signature) {
             return Err(format!("the signature of sealer {} does not fit the block hash", signature.index));
         }
         signers.insert(signature.index);
@@ -148,18 +196,22 @@ fn check_signatures(block: &Block) -> Result<(), String> {
     if sealers.is_empty() || signers.len() < rules.quorum() {
         return Err(format!("{} distinct sealers signed, {} of {} must", signers.len(), rules.quorum(), sealers.len()));
     }
-    Ok(())
+    Ok(signers)
+}
+
+fn check_block_index(get: Get<'_>, number: u64, hash: B256) -> Result<Result<(), String>, StorageError> {
+    let stored = get(Space::BlockIndex, hash.as_slice())?.map(|bytes| records::decode_height(&bytes)).transpose()?;
+    Ok(if stored == Some(number) { Ok(()) } else { Err(format!("the index of block hashes leads to {stored:?}")) })
 }
 
 /// The hash indices must lead back to the block.
-fn check_indices(storage: &dyn Storage, block: &Block) -> Result<Result<(), String>, StorageError> {
+fn check_indices(get: Get<'_>, block: &Block) -> Result<Result<(), String>, StorageError> {
     let number = block.header.number;
-    let stored = storage.get(Space::BlockIndex, block.hash.as_slice())?.map(|bytes| records::decode_height(&bytes)).transpose()?;
-    if stored != Some(number) {
-        return Ok(Err(format!("the index of block hashes leads to {stored:?}")));
+    if let Err(fault) = check_block_index(get, number, block.hash)? {
+        return Ok(Err(fault));
     }
     for (index, transaction) in (0u32..).zip(&block.transactions) {
-        let bytes = storage.get(Space::TransactionIndex, transaction.hash().as_slice())?;
+        let bytes = get(Space::TransactionIndex, transaction.hash().as_slice())?;
         let location = bytes.map(|bytes| records::decode_location(&bytes)).transpose()?;
         if location != Some((number, index)) {
             return Ok(Err(format!("the index of transaction {} leads to {location:?}", transaction.hash())));
@@ -169,25 +221,20 @@ fn check_indices(storage: &dyn Storage, block: &Block) -> Result<Result<(), Stri
 }
 
 fn recompute_state(storage: &dyn Storage, progress: &mut dyn FnMut(Progress)) -> Result<(u64, B256), VerifyError> {
-    let (mut accumulator, mut count, mut fault) = (StateAccumulator::new(), 0_u64, None);
+    let (mut sum, mut fault) = (StateSum::default(), None);
     storage.scan(Space::State, &[], &[], &mut |key, value| {
-        let decoded = codec::decode_key(key).and_then(|key| codec::decode_value(&key, value).map(|value| (key, value)));
-        match decoded {
-            Ok((key, value)) => accumulator.replace(&key, None, Some(&value)),
-            Err(error) => {
-                fault = Some(error);
-                return ControlFlow::Break(());
-            }
+        if let Err(error) = sum.add(key, value) {
+            fault = Some(error);
+            return ControlFlow::Break(());
         }
-        count += 1;
-        if count.is_multiple_of(4096) {
-            progress(Progress::State(count));
+        if sum.values().is_multiple_of(4096) {
+            progress(Progress::State(sum.values()));
         }
         ControlFlow::Continue(())
     })?;
-    progress(Progress::State(count));
+    progress(Progress::State(sum.values()));
     match fault {
         Some(error) => Err(error.into()),
-        None => Ok((count, accumulator.root())),
+        None => Ok((sum.values(), sum.root())),
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Logs are read from the chain, never queued: a client that does not read is passed over until it does, and then misses nothing. A log is
 //! written as JSON once for all subscriptions that meet it in a turn.
-//! Invariant: each log of a range is pushed once, blocks in order; the completion comes behind the last log. Run by [`super::super::hub`]
+//! Invariant: each log of a range is pushed once, blocks in order; the completion comes behind the last log, and a subscription whose next
+//! block is not kept any more ends with an error instead. Run by [`super::super::hub`]
 //! on a thread of its own.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -148,7 +149,7 @@ impl Feed {
 
 /// What a turn did for one subscription.
 enum Served {
-    /// The range is complete.
+    /// The subscription has ended: its range is complete, or cannot be served.
     Complete,
     /// Blocks were looked at.
     Some,
@@ -160,6 +161,10 @@ impl Filter {
     /// Serves a few blocks.
     fn serve(&mut self, (ledger, head): (&dyn LedgerView, u64), written: &mut Written, around: &dyn Surroundings) -> Served {
         let start = self.next;
+        if start > 0 && start < ledger.kept_from() {
+            around.push(self.session, ending(&self.id, code::INVALID_RANGE));
+            return Served::Complete;
+        }
         let end = head.min(self.last.unwrap_or(u64::MAX)).min(self.next.saturating_add(FILTER_TURN_BLOCKS - 1));
         let mut push = Push::new(&self.id);
         while self.next <= end {
@@ -169,7 +174,7 @@ impl Filter {
         }
         push.end(|frame| around.push(self.session, frame));
         if self.last.is_some_and(|last| self.next > last) {
-            around.push(self.session, completion(&self.id));
+            around.push(self.session, ending(&self.id, code::COMPLETE));
             return Served::Complete;
         }
         if self.next == start { Served::Stuck } else { Served::Some }
@@ -219,7 +224,7 @@ impl<'a> Push<'a> {
 }
 
 /// The push that ends a subscription.
-fn completion(id: &str) -> Frame {
-    let body = format!("{{\"filterID\":{},\"logs\":null,\"result\":{}}}\n", serde_json::Value::from(id), code::COMPLETE);
+fn ending(id: &str, code: i32) -> Frame {
+    let body = format!("{{\"filterID\":{},\"logs\":null,\"result\":{code}}}\n", serde_json::Value::from(id));
     Frame::unasked(kind::EVENT_PUSH, body.into_bytes())
 }

@@ -258,6 +258,21 @@ fn pruned_blocks_are_named_to_clients_and_peers_and_the_chain_goes_on() {
     [0, 1].iter().for_each(|node| cluster.verify(*node, 1));
 }
 
+/// Processor time of all commands that have ended, seconds.
+fn processor_s() -> f64 {
+    let text = fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = text.rsplit(") ").next().unwrap().split(' ').collect();
+    // Fields 16 and 17 of proc(5), in hundredths; the first behind the name is the third.
+    fields[13..15].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0
+}
+
+/// Runs a command of a node that must succeed, and prints what it said and took.
+fn measured(cluster: &Cluster, node: usize, command: &[&str], target: Option<&Path>) {
+    let before = processor_s();
+    let text = said(&db(cluster, node, command, target));
+    eprintln!("{}: {:.1} s of processor time: {}", command.join(" "), processor_s() - before, text.trim());
+}
+
 /// Sizes from the environment make this the measurement of `perf/README.md`.
 #[test]
 fn large_state_is_snapshot_and_restored_to_the_same_root_and_one_flipped_byte_is_refused() {
@@ -268,10 +283,10 @@ fn large_state_is_snapshot_and_restored_to_the_same_root_and_one_flipped_byte_is
     written.grow(blocks, accounts / blocks);
     drop(written);
     let snapshot = cluster.chain().join("snapshot");
-    eprint!("create:  {}", said(&db(&cluster, 0, &["snapshot", "create"], Some(&snapshot))));
-    eprint!("verify:  {}", said(&db(&cluster, 1, &["snapshot", "verify"], Some(&snapshot))));
-    eprint!("restore: {}", said(&db(&cluster, 1, &["snapshot", "restore"], Some(&snapshot))));
-    eprint!("db:      {}", said(&db(&cluster, 0, &["verify"], None)));
+    measured(&cluster, 0, &["snapshot", "create"], Some(&snapshot));
+    measured(&cluster, 1, &["snapshot", "verify"], Some(&snapshot));
+    measured(&cluster, 1, &["snapshot", "restore"], Some(&snapshot));
+    measured(&cluster, 0, &["verify"], None);
     assert_eq!(verified(&cluster, 0), verified(&cluster, 1));
     let chunk = snapshot.join("state-000000.chunk");
     let mut bytes = fs::read(&chunk).unwrap();

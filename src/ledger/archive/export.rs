@@ -100,6 +100,9 @@ fn range(export: &Export<'_>, height: u64, kept_from: u64) -> Result<(u64, u64),
             "blocks below {kept_from} are not kept in this database: begin with --from {kept_from}, or use another node"
         ));
     }
+    if height == 0 {
+        return refused("there are no blocks yet besides block 0".into());
+    }
     if to > height {
         return refused(format!("the last block is {height}, block {to} is not there yet"));
     }

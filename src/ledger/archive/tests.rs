@@ -49,7 +49,7 @@ fn exported_chain_with_a_change_of_sealers_is_imported_to_the_same_database() {
     let directory = tempfile::tempdir().unwrap();
     let report = export(&chain, &order(directory.path()), &mut on).unwrap();
     assert_eq!((report.first, report.last, report.found, report.is_complete), (1, 9, 0, true));
-    assert_eq!(files_in(directory.path(), GroupId::new(1).unwrap()).unwrap(), [report.file.clone()]);
+    assert_eq!(files_in(directory.path(), GroupId::new(1).unwrap()).unwrap(), std::slice::from_ref(&report.file));
     let target = empty();
     let imported = importer(&target, &chain).import(&report.file, &mut on).unwrap();
     assert_eq!((imported.blocks, imported.transactions, imported.height, imported.is_complete), (9, 28, 9, true));
@@ -161,6 +161,8 @@ fn ranges_that_are_not_there_are_refused_in_words() {
         Err(ArchiveError::Range(text)) => text,
         other => panic!("{other:?}"),
     };
+    let nothing = export(&TestChain::new(1), &order(&file), &mut on).unwrap_err().to_string();
+    assert!(nothing.contains("no blocks yet"), "{nothing}");
     assert!(refused(Some(0), None).contains("genesis file"));
     assert!(refused(None, Some(4)).contains("last block is 3"));
     assert!(refused(Some(3), Some(2)).contains("no block from 3 to 2"));

@@ -166,7 +166,7 @@ impl Manifest {
 
     /// Chunks stand in the order of kinds and positions, without gaps.
     fn check_order(&self) -> Result<(), String> {
-        let mut expected = Kind::ALL.into_iter().flat_map(|kind| self.of(kind).zip(0..).map(|(chunk, index)| (chunk, index)));
+        let mut expected = Kind::ALL.into_iter().flat_map(|kind| self.of(kind).zip(0..));
         let is_ordered =
             self.chunks.iter().all(|chunk| expected.next().is_some_and(|(other, index)| other == chunk && chunk.index == index));
         if is_ordered { Ok(()) } else { Err("its files are not in order".into()) }

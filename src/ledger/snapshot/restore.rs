@@ -61,6 +61,14 @@ pub fn restore(order: &Restore<'_>, progress: &mut Progress<'_>) -> Result<Outco
     Walk::new(order.snapshot, order.trust, Some(order.target), progress)?.run()
 }
 
+/// An item of a chunk.
+struct Item<'a> {
+    chunk: &'a Chunk,
+    strings: Vec<Bytes>,
+    /// Bytes of the chunks that were read to find it.
+    read_bytes: u64,
+}
+
 /// The chunks of one kind, item by item.
 struct Items<'a> {
     snapshot: &'a Snapshot,
@@ -75,19 +83,19 @@ impl<'a> Items<'a> {
         Self { snapshot, chunks, current: None, each }
     }
 
-    /// The next item with its chunk, and the bytes of the chunk when it is a new one.
-    fn next(&mut self) -> Result<Option<(&'a Chunk, Vec<Bytes>, u64)>, SnapshotError> {
-        let mut read = 0;
+    /// The next item.
+    fn next(&mut self) -> Result<Option<Item<'a>>, SnapshotError> {
+        let mut read_bytes = 0;
         loop {
             if let Some((chunk, strings)) = &mut self.current {
-                let item: Vec<Bytes> = strings.by_ref().take(self.each).collect();
-                if !item.is_empty() {
-                    return Ok(Some((chunk, item, read)));
+                let strings: Vec<Bytes> = strings.by_ref().take(self.each).collect();
+                if !strings.is_empty() {
+                    return Ok(Some(Item { chunk, strings, read_bytes }));
                 }
             }
             let Some(chunk) = self.chunks.next() else { return Ok(None) };
             self.current = Some((chunk, self.snapshot.strings(chunk, self.each)?.into_iter()));
-            read += chunk.bytes;
+            read_bytes += chunk.bytes;
         }
     }
 }
@@ -218,14 +226,14 @@ impl<'a, 'p> Walk<'a, 'p> {
 
     fn take_body(&mut self, block: &mut Block) -> Result<(), SnapshotError> {
         let number = block.header.number;
-        let Some((chunk, item, read)) = self.blocks.next()? else {
+        let Some(Item { chunk, strings, read_bytes }) = self.blocks.next()? else {
             return Err(self.snapshot.refuse(format!("block {number} is missing")));
         };
-        self.read_bytes += read;
+        self.read_bytes += read_bytes;
         let refuse = |detail: String| self.snapshot.refuse_chunk(chunk, format!("block {number}: {detail}"));
         let in_words = |error: StorageError| refuse(error.to_string());
-        block.transactions = records::unpack(&item[0], "block body", decode_transaction).map_err(in_words)?;
-        block.receipts = records::unpack(&item[1], "receipts", decode_receipt).map_err(in_words)?;
+        block.transactions = records::unpack(&strings[0], "block body", decode_transaction).map_err(in_words)?;
+        block.receipts = records::unpack(&strings[1], "receipts", decode_receipt).map_err(in_words)?;
         if block.receipts.len() != block.transactions.len() {
             return Err(refuse("there is not one receipt for each transaction".into()));
         }

@@ -154,6 +154,9 @@ impl Snapshot {
         if size != chunk.bytes || size < 4 {
             return Err(refuse(&format!("it has {size} bytes, the manifest says {}", chunk.bytes)));
         }
+        if size > MAX_CONTENT_BYTES as u64 + 4 {
+            return Err(refuse(&format!("it has {size} bytes, more than a chunk may have")));
+        }
         let bytes = fs::read(&path).map_err(io_error(&path))?;
         if blake3::hash(&bytes).as_bytes() != chunk.digest.as_slice() {
             return Err(refuse("its digest is not that of the manifest: the file was changed or damaged"));

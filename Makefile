@@ -8,7 +8,7 @@ CARGO ?= cargo
 help:
 	@echo "make demo    install missing packages, build, start a network, load it, print what was committed"
 	@echo "make test    install what tests need, run all checks and tests"
-	@echo "make clients run real 2.x clients against a network: Caliper, and python-sdk from the checkout that PYTHON_SDK names"
+	@echo "make clients run real 2.x clients against a network: Caliper, and the SDKs whose checkouts PYTHON_SDK and NODEJS_SDK name"
 	@echo "make planted show that the simulator finds bugs that are planted into consensus"
 	@echo "make build   build target/release/{millrace,txgen,sim,tidy}"
 
@@ -16,7 +16,7 @@ packages:
 	@tools/packages.sh build-essential libclang-dev
 
 test-packages: packages
-	@tools/packages.sh openssl
+	@tools/packages.sh openssl mariadb-server-core mariadb-client-core
 	@[ "$$(id -u)" -ne 0 ] || tools/packages.sh iproute2 nftables
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest
 
@@ -40,6 +40,7 @@ test: test-packages lint build
 clients: build
 	tools/clients/caliper.sh
 	@if [ -n "$(PYTHON_SDK)" ]; then tools/clients/python.sh "$(PYTHON_SDK)"; else echo "python-sdk: skipped: PYTHON_SDK names no checkout of it"; fi
+	@if [ -n "$(NODEJS_SDK)" ]; then tools/clients/nodejs.sh "$(NODEJS_SDK)"; else echo "nodejs-sdk: skipped: NODEJS_SDK names no checkout of it"; fi
 
 # Bugs that are planted into consensus must be found by the simulator; they need a build of their own.
 planted: test-packages

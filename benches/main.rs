@@ -2,7 +2,10 @@
 #![allow(missing_docs, reason = "criterion's macros make public items")]
 
 mod block;
+mod chain;
+mod parallel;
 mod queue;
+mod workloads;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use millrace_access::txpool::{PoolConfig, Submitter, TxPool};
@@ -60,5 +63,5 @@ fn transaction_steps(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, transaction_steps, queue::hop, block::execution, block::commit);
+criterion_group!(benches, transaction_steps, queue::hop, block::execution, block::commit, parallel::execution);
 criterion_main!(benches);

@@ -24,12 +24,6 @@ number kills "$kills" 1 1000
 
 height() { printf '%d' "$(call "$1" getBlockNumber '[1]' | grep . || echo 0)"; }
 
-# Transactions in group 1 so far.
-transactions() {
-    printf '%d' "$(curl -s -m 5 -X POST --data '{"jsonrpc":"2.0","id":1,"method":"getTotalTransactionCount","params":[1]}' "$rpc" |
-        sed -n 's/.*"txSum":"\([^"]*\)".*/\1/p' | grep . || echo 0)"
-}
-
 # await_height NODE HEIGHT WHAT: within 60 s.
 await_height() {
     tries=0
@@ -45,14 +39,7 @@ start_nodes
 limit=$((kills * 120 + 120))
 run_load --stop-file "$dir/stop" >"$dir/load.txt" 2>&1 &
 load=$!
-# Behind the transactions that make the accounts, which come before the signing of the load.
-tries=0
-until [ "$(transactions)" -gt $((accounts + 100)) ]; do
-    kill -0 "$load" 2>/dev/null || { cat "$dir/load.txt" >&2; fail "the load ended before it began"; }
-    tries=$((tries + 1))
-    [ $tries -lt 3000 ] || fail "the load did not begin within 300 s"
-    sleep 0.1
-done
+await_load 0
 : >"$dir/kills"
 for round in $(seq "$kills"); do
     victim=$(((round - 1) % nodes))

@@ -30,8 +30,8 @@ read_scenario() {
     [ -r "$file" ] || fail "no scenario $1; there are: $(for known in perf/scenarios/*.conf; do basename "$known" .conf; done | tr '\n' ' ')"
     scenario=$(basename "$file" .conf)
     nodes=1 groups=1 workload=transfer transport=http-batch count=20000 rate=0 rate_of='' rate_percent=70 connections=8 batch=100 in_flight=5000
-    durability=power accounts=1000 duration=0 limit=60 window=0 delay=0 kill='' kills=10
-    keys='nodes|groups|workload|transport|count|rate|rate_of|rate_percent|connections|batch|in_flight|durability|accounts|duration|limit|window|delay|kill|kills'
+    durability=power state=storage accounts=1000 duration=0 limit=60 window=0 delay=0 consensus=pbft kill='' kills=10
+    keys='nodes|groups|workload|transport|count|rate|rate_of|rate_percent|connections|batch|in_flight|durability|state|accounts|duration|limit|window|delay|consensus|kill|kills'
     unknown=$(grep -vE "^(#.*|($keys)=[a-z0-9,-]+|)\$" "$file" | head -n 1 || true)
     [ -z "$unknown" ] || fail "scenario $scenario: this line is not a known key=value: $unknown"
     case $file in /*) ;; *) file=./$file ;; esac
@@ -53,9 +53,10 @@ read_scenario() {
     number delay "$delay" 0 10000
     number kills "$kills" 1 1000
     case $durability in power | process) ;; *) fail "scenario $scenario: durability=$durability must be power or process" ;; esac
+    case $state in storage | mpt) ;; *) fail "scenario $scenario: state=$state must be storage or mpt" ;; esac
     case $kill in '' | one | all) ;; *) fail "scenario $scenario: kill=$kill must be one or all" ;; esac
     group_list=$(seq -s , "$groups")
-    last=$((nodes - 1))
+    last=$((nodes - 1)) last_loaded=$((nodes - 1))
 }
 
 # Ports of node $1 of at most 16.
@@ -70,8 +71,9 @@ operator_of() { echo "http://127.0.0.1:$(operator_port "$1")"; }
 config_of() { echo "$dir/chain/127.0.0.1/node$1/config.ini"; }
 pid_of() { cat "$dir/pid.$1"; }
 
-# each FUNCTION: what it prints for node 0, 1, ..., separated by commas.
+# each FUNCTION: what it prints for node 0, 1, ..., separated by commas; each_loaded: for the nodes that txgen is given.
 each() { for index in $(seq 0 "$last"); do "$1" "$index"; done | paste -sd , -; }
+each_loaded() { for index in $(seq 0 "$last_loaded"); do "$1" "$index"; done | paste -sd , -; }
 
 channel_of() { echo "127.0.0.1:$(channel_port "$1")"; }
 
@@ -96,7 +98,7 @@ build_chain() {
     for index in $(seq 0 "$last"); do
         curl -s -o /dev/null "$(rpc_of "$index")" && fail "something answers at $(rpc_of "$index") already; stop it, or name other ports in PERF_PORT"
     done
-    "$bin/millrace" chain build -l "127.0.0.1:$nodes" --groups "$groups" -o "$dir/chain" \
+    "$bin/millrace" chain build -l "127.0.0.1:$nodes" --groups "$groups" --state "$state" --consensus "$consensus" -o "$dir/chain" \
         -p "$(p2p_port 0),$(channel_port 0),$(rpc_port 0)" >"$dir/log" 2>&1 || { cat "$dir/log" >&2; exit 1; }
     for index in $(seq 0 "$last"); do
         config=$(config_of "$index")
@@ -148,10 +150,27 @@ kill_node() {
     wait "$(pid_of "$1")" 2>/dev/null || true
 }
 
-# Runs txgen on all nodes and groups for at most `limit` seconds; its results are in $dir/load.json. The status is its own, 124 when out of time.
+# Transactions in group 1 so far, as node 0 knows.
+transactions() {
+    printf '%d' "$(curl -s -m 5 -X POST --data '{"jsonrpc":"2.0","id":1,"method":"getTotalTransactionCount","params":[1]}' "$rpc" |
+        sed -n 's/.*"txSum":"\([^"]*\)".*/\1/p' | grep . || echo 0)"
+}
+
+# await_load BEFORE: until measured transactions are committed, which is after those that make the accounts. BEFORE: those before the load.
+await_load() {
+    tries=0
+    until [ "$(transactions)" -gt $(($1 + accounts + 100)) ]; do
+        kill -0 "$load" 2>/dev/null || { cat "$dir/load.txt" >&2; fail "the load ended before it began"; }
+        tries=$((tries + 1))
+        [ $tries -lt 3000 ] || fail "the load did not begin within 300 s"
+        sleep 0.1
+    done
+}
+
+# Runs txgen on all groups for at most `limit` seconds; its results are in $dir/load.json. The status is its own, 124 when out of time.
 # More options of txgen may be given.
 run_load() {
-    set -- --rpc "$(each rpc_of)" --channel "$(each channel_of)" --certificates "$dir/chain/127.0.0.1/sdk" --transport "$transport" \
+    set -- --rpc "$(each_loaded rpc_of)" --channel "$(each_loaded channel_of)" --certificates "$dir/chain/127.0.0.1/sdk" --transport "$transport" \
         --group "$group_list" --workload "$workload" --count "$count" --accounts "$accounts" --connections "$connections" --batch "$batch" \
         --in-flight "$in_flight" --measure-recovery --json "$dir/load.json" "$@"
     [ "$rate" -eq 0 ] || set -- "$@" --rate "$rate"

@@ -28,7 +28,7 @@ $load[0] as $result
     parameters: {
         nodes: $nodes, groups: $groups, workload: $workload, transport: $transport, count: $count,
         rate: (if $rate == 0 then null else $rate end), connections: $connections, batch: $batch, in_flight: $in_flight,
-        durability: $durability, accounts: $accounts, duration_s: (if $duration == 0 then null else $duration end),
+        durability: $durability, state: $state, accounts: $accounts, duration_s: (if $duration == 0 then null else $duration end),
         window: (if $window == 0 then null else $window end), delay_ms: $delay
     },
     outcome: $outcome,
@@ -45,6 +45,8 @@ $load[0] as $result
     node_transactions: $transactions,
     node_cpu_us_per_tx: (if $transactions > 0 then [$per_node[].cpu_us_per_tx] | add / length * 10 | round / 10 else null end),
     recover_us: ($recovery | round2),
+    data_bytes: $data,
+    data_bytes_per_tx: (if $transactions > 0 then $data / $transactions | round2 else null end),
     nodes: $per_node,
     other_cpu_s: ($others * 100 / $hertz | round / 100),
     stages_s: $stages,

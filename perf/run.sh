@@ -104,11 +104,12 @@ run_scenario() {
     messages_after=$(each messages_of) views_after=$(each view_changes_of)
     curl -sf "$operator/metrics" >"$dir/after" || fail "the node does not answer after the load; nothing is recorded"
     stop_nodes
+    data_bytes=$(du -sb "$dir/chain/127.0.0.1/node0/data" | cut -f 1)
     [ -s "$dir/load.json" ] || echo null >"$dir/load.json"
     node_transactions=$(($(committed_by_node "$dir/after") - $(committed_by_node "$dir/before")))
     describe_commit
     jq -c -n --arg time "$(date -u +%Y-%m-%dT%H:%M:%SZ)" --arg commit "$commit" --argjson dirty $dirty --argjson older $older \
-        --argjson machine "$machine" --arg scenario "$scenario" --arg outcome $outcome --arg workload "$workload" --arg durability "$durability" \
+        --argjson machine "$machine" --arg scenario "$scenario" --arg outcome $outcome --arg workload "$workload" --arg durability "$durability" --arg state "$state" --argjson data "$data_bytes" \
         --argjson nodes "$nodes" --argjson groups "$groups" --argjson count "$count" --argjson rate "$rate" --argjson accounts "$accounts" \
         --argjson duration "$duration" --arg transport "$transport" --argjson connections "$connections" --argjson batch "$batch" \
         --argjson in_flight "$in_flight" --argjson window "$window" --argjson delay "$delay" --argjson window_ms "$seconds" \

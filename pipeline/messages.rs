@@ -51,6 +51,9 @@ pub enum ToOrder {
     /// Order this group no more, and answer once no stage holds anything of it but what [`Done`]'s owner still sends. Blocks that are
     /// final already are committed first; everything else is taken up again when the group is opened.
     Close(GroupId, Done),
+    /// Forget this group at once, as a crash would, because it could not be closed in time; and answer once the execute stage has let go of
+    /// it. What was not durable is lost here, and taken from the other nodes or done again when the group is opened.
+    Abandon(GroupId, Done),
     /// The execute stage has let go of a group that is being closed.
     Closed(GroupId),
     /// The pool has transactions that it did not have before.
@@ -75,6 +78,8 @@ pub enum ToOrder {
     },
     /// Executing or committing failed for good: order nothing more in this group.
     Failed(GroupId),
+    /// Sessions with other nodes were opened or lost: engines are told whom they reach. A hint, which is looked for as well.
+    PeersChanged,
 }
 
 /// Downloaded blocks of one group that may be on their way to the order stage, above the last height that is durable: enough to keep
@@ -87,7 +92,7 @@ pub struct Executed {
     pub group: GroupId,
     /// Number of the [`ToExecute::Run`] it answers.
     pub run: u64,
-    /// The block without signatures, what it writes, and the accumulator after it.
+    /// The block without signatures, what it writes, and the commitment to the state after it.
     pub block: ExecutedBlock,
     /// The epoch from the next height on, when this block changed it.
     pub next_epoch: Option<Epoch>,
@@ -192,8 +197,8 @@ pub enum ToNotify {
 
 /// Attaches the signatures that made an executed block final.
 pub fn seal(executed: Executed, signatures: Vec<BlockSignature>) -> Commit {
-    let ExecutedBlock { mut block, writes, accumulator, .. } = executed.block;
+    let ExecutedBlock { mut block, writes, nodes, commitment } = executed.block;
     block.signatures = signatures;
     let epoch_start = executed.next_epoch.map(|epoch| epoch.start);
-    Commit { block: Arc::new(block), writes, accumulator, epoch_start }
+    Commit { block: Arc::new(block), writes, nodes, commitment, epoch_start }
 }

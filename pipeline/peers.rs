@@ -5,6 +5,9 @@
 
 use millrace_base::{Bytes, GroupId, NodeId};
 
+use crate::messages::ToOrder;
+use crate::runtime::Sender;
+
 /// What a message between nodes is about; the network gives consensus precedence.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum PeerKind {
@@ -29,6 +32,17 @@ pub trait Peers: Send + Sync {
 
     /// Replaces the members of a group: sealers and observers. Nothing of the group is sent to or taken from anybody else.
     fn set_members(&self, group: GroupId, members: &[NodeId]);
+}
+
+/// Where the network says that sessions were opened or lost. Clones are the same.
+#[derive(Clone)]
+pub struct PeersInlet(pub(crate) Sender<ToOrder>);
+
+impl PeersInlet {
+    /// [`Peers::connected`] may give another answer than before. Never waits; what is said while an earlier word is not taken adds nothing.
+    pub fn changed(&self) {
+        let _ = self.0.send(ToOrder::PeersChanged);
+    }
 }
 
 /// A node that talks to nobody: commands and tests of a single node.

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+pub use millrace_access::verifier::{Crew, CrewError};
 use millrace_access::verifier::{SerialVerifier, SignatureVerifier};
 use millrace_administration::pbft::WINDOW;
 use millrace_administration::sync::limits::{HELD_BYTES, MAX_CHECKS};
@@ -15,7 +16,7 @@ use millrace_ledger::view::SubmitError;
 use crate::evidence::EvidenceLog;
 use crate::frames::{self, Frame, FrameInlet};
 use crate::messages::{Checked, Done, Incoming, MAX_BLOCKS_HANDED_IN, ToCommit, ToExecute, ToNotify, ToOrder, ToSync};
-use crate::peers::Peers;
+use crate::peers::{Peers, PeersInlet};
 use crate::runtime::{
     LaneQueue, LaneSender, LaneSpec, PinnedQueue, Pinning, Policy, Queue, QueueSpec, Sender, StageSpec, Topology, TopologyBuilder,
     TopologyError,
@@ -24,7 +25,7 @@ use crate::stages::check::{CheckStage, ToCheck};
 use crate::stages::commit::{CommitOutputs, CommitStage};
 use crate::stages::execute::ExecuteStage;
 use crate::stages::notify::{Listener, NotifyStage};
-use crate::stages::order::{OrderOutputs, OrderParts, OrderStage, RecordLog, pbft_engines};
+use crate::stages::order::{OrderOutputs, OrderParts, OrderStage, RecordLog, engines};
 use crate::stages::sync::{self, PeerFrame, SyncInlet, SyncInput, SyncOutputs, SyncStage};
 use crate::stages::verify::VerifyStage;
 
@@ -91,6 +92,8 @@ pub struct Parts {
     pub listeners: Vec<Arc<dyn Listener>>,
     /// Groups that may run at once, at most [`MAX_GROUPS`]: the depth of inner queues follows.
     pub max_groups: usize,
+    /// Threads that help the execute stage with big blocks; they read and write no queue.
+    pub crew: Arc<Crew>,
     /// Heights of a group in flight between the last durable block and the newest proposal, 1 to [`WINDOW`].
     pub window: u64,
 }
@@ -103,6 +106,8 @@ pub struct Inlets {
     pub sync: SyncInlet,
     /// Consensus messages of other nodes.
     pub frames: FrameInlet,
+    /// Sessions that come and go.
+    pub peers: PeersInlet,
     /// Groups to open and close.
     pub groups: GroupInlet,
 }
@@ -137,6 +142,12 @@ impl GroupInlet {
         self.sync.close(group);
         self.order.send(ToOrder::Close(group, done)).is_ok()
     }
+
+    /// Cuts off a group that is being closed and does not come to its end; see [`ToOrder::Abandon`]. Its database is closed when whoever
+    /// holds it up has let go. `false`, and `done` is never called, when the node is stopping.
+    pub fn abandon(&self, group: GroupId, done: Done) -> bool {
+        self.order.send(ToOrder::Abandon(group, done)).is_ok()
+    }
 }
 
 /// The queues between verification and notice.
@@ -144,6 +155,7 @@ struct Queues {
     submissions: LaneQueue<Incoming>,
     repairs: LaneQueue<Incoming>,
     frames: LaneQueue<Frame>,
+    links: Queue<ToOrder>,
     to_order: Queue<ToOrder>,
     to_execute: PinnedQueue<ToExecute>,
     to_commit: PinnedQueue<ToCommit>,
@@ -184,6 +196,8 @@ fn declare(builder: &mut TopologyBuilder, workers: Workers, max_groups: usize) -
         why: "beside the clients' lanes, so that their flood cannot keep a proposal incomplete; the order stage asks again",
     });
     let frames = builder.lanes(frames::lane_spec(MAX_GROUPS));
+    let links =
+        builder.queue::<ToOrder>(QueueSpec::new("links", 1, Policy::DropNew, "a word that sessions changed; one that waits says it all"));
     let inner = max_groups * ITEMS_PER_GROUP;
     let to_order = builder.queue::<ToOrder>(QueueSpec::new(
         "to-order",
@@ -206,7 +220,7 @@ fn declare(builder: &mut TopologyBuilder, workers: Workers, max_groups: usize) -
         Policy::DropOldest,
         "events are hints, the chain has the blocks; a slow listener must not hold up commits",
     ));
-    Queues { submissions, repairs, frames, to_order, to_execute, to_commit, to_notify, sync: declare_sync(builder, max_groups) }
+    Queues { submissions, repairs, frames, links, to_order, to_execute, to_commit, to_notify, sync: declare_sync(builder, max_groups) }
 }
 
 fn declare_sync(builder: &mut TopologyBuilder, max_groups: usize) -> SyncQueues {
@@ -251,7 +265,7 @@ fn declare_sync(builder: &mut TopologyBuilder, max_groups: usize) -> SyncQueues 
 
 /// The ends that the outside holds.
 fn open_doors(builder: &mut TopologyBuilder, queues: &Queues) -> Inlets {
-    let Queues { submissions, repairs, frames, to_order, sync, .. } = queues;
+    let Queues { submissions, repairs, frames, links, to_order, sync, .. } = queues;
     let submit = builder.ingress("rpc", submissions);
     let sync = SyncInlet::new(
         builder.ingress("node", &sync.groups),
@@ -267,7 +281,8 @@ fn open_doors(builder: &mut TopologyBuilder, queues: &Queues) -> Inlets {
         frames: frames.clone(),
         sync: sync.clone(),
     };
-    Inlets { submissions: submit, frames: votes, sync, groups }
+    let peers = PeersInlet(builder.ingress("peers", links));
+    Inlets { submissions: submit, frames: votes, peers, sync, groups }
 }
 
 /// Wires the node.
@@ -279,10 +294,11 @@ pub fn wire(workers: Workers, parts: Parts) -> Result<(Topology, Inlets), Topolo
     let queues = declare(&mut builder, workers, parts.max_groups.clamp(1, MAX_GROUPS));
     let inlets = open_doors(&mut builder, &queues);
     let (peers, clock, listeners) = (Arc::clone(&parts.peers), Arc::clone(&parts.clock), parts.listeners.clone());
+    let crew = Arc::clone(&parts.crew);
 
     wire_verify(&mut builder, &queues, workers, Arc::clone(&clock));
     wire_order(&mut builder, &queues, parts);
-    wire_execute_and_commit(&mut builder, &queues, workers);
+    wire_execute_and_commit(&mut builder, &queues, workers, crew);
     wire_sync(&mut builder, &queues, peers, clock);
     wire_check(&mut builder, &queues, workers);
 
@@ -316,10 +332,11 @@ fn wire_order(builder: &mut TopologyBuilder, queues: &Queues, parts: Parts) {
         name: "order",
         workers: 1,
         max_batch: 256,
-        what: "seal from the pool, agree by PBFT, durable votes, finality by checkpoint",
+        what: "seal from the pool, agree by vote, durable votes, finality by checkpoint",
     });
     order.reads(&queues.to_order, |item| item);
     order.reads(&queues.frames, ToOrder::Frame);
+    order.reads(&queues.links, |item| item);
     order.reads(&queues.sync.downloaded, |item| item);
     let outputs = OrderOutputs {
         execute: order.writes(&queues.to_execute),
@@ -327,21 +344,21 @@ fn wire_order(builder: &mut TopologyBuilder, queues: &Queues, parts: Parts) {
         notify: order.writes(&queues.to_notify),
         sync: order.writes(&queues.sync.hints),
     };
-    let order_parts = OrderParts { votes, evidence, peers, clock, engines: pbft_engines(window) };
+    let order_parts = OrderParts { votes, evidence, peers, clock, engines: engines(window) };
     let mut once = Some(OrderStage::new(order_parts, outputs));
     order.instances(move |_| once.take().expect("the stage has one worker"));
 }
 
-fn wire_execute_and_commit(builder: &mut TopologyBuilder, queues: &Queues, workers: Workers) {
+fn wire_execute_and_commit(builder: &mut TopologyBuilder, queues: &Queues, workers: Workers, crew: Arc<Crew>) {
     let mut execute = builder.stage::<ExecuteStage>(StageSpec {
         name: "execute",
         workers: workers.execute,
         max_batch: 16,
-        what: "run ordered blocks ahead of their commit, compute roots",
+        what: "run ordered blocks ahead of their commit, compute roots; the crew helps",
     });
     execute.reads(&queues.to_execute, |item| item);
     let executed = execute.writes(&queues.to_order);
-    execute.instances(move |_| ExecuteStage::new(executed.clone()));
+    execute.instances(move |_| ExecuteStage::new(executed.clone(), Arc::clone(&crew)));
 
     let mut commit = builder.stage::<CommitStage>(StageSpec {
         name: "commit",
@@ -414,7 +431,8 @@ mod tests {
         let votes = Box::new(VoteLog::open(directory.path()).unwrap());
         let evidence = EvidenceLog::new(directory.path().join("evidence"));
         let (peers, clock) = (Arc::new(Alone), Arc::new(SystemClock));
-        let parts = Parts { votes, evidence, peers, clock, listeners: Vec::new(), max_groups: MAX_GROUPS, window: WINDOW };
+        let parts =
+            Parts { votes, evidence, peers, clock, listeners: Vec::new(), max_groups: MAX_GROUPS, crew: Crew::alone(), window: WINDOW };
         let (topology, _inlets) = wire(Workers::for_cores(2), parts).unwrap();
         let golden = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/topology.golden.txt"));
         crate::runtime::check_golden(golden, &topology.render()).unwrap();

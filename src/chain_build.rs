@@ -13,12 +13,17 @@ pub mod templates;
 pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display};
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
+use millrace_administration::raft::ElectionTimes;
 use millrace_base::fault::Fault;
 use millrace_base::{ChainId, GroupId, KeyPair, NodeId};
+use millrace_core::StateKind;
+use millrace_ledger::genesis::Consensus;
 use millrace_vm::EvmRules;
 
 use crate::certificates::{Algorithm, Authority, KeySource, Leaf, Validity};
@@ -80,6 +85,50 @@ pub enum Reach {
     Machine,
 }
 
+/// How each group orders its transactions: `raft`, or `pbft,2=raft`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ConsensusPlan {
+    others: Consensus,
+    groups: BTreeMap<GroupId, Consensus>,
+}
+
+impl ConsensusPlan {
+    /// Of one group.
+    pub fn of(&self, group: GroupId) -> Consensus {
+        self.groups.get(&group).copied().unwrap_or(self.others)
+    }
+}
+
+impl FromStr for ConsensusPlan {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let named = |name: &str| match name.trim() {
+            "pbft" => Ok(Consensus::Pbft),
+            "raft" => Ok(Consensus::Raft(ElectionTimes::default())),
+            other => Err(format!("consensus \"{other}\" is not supported by this version; supported: pbft, raft")),
+        };
+        let mut plan = Self::default();
+        for part in text.split(',') {
+            match part.split_once('=') {
+                None => plan.others = named(part)?,
+                Some((group, name)) => {
+                    let group = group.trim().parse().ok().and_then(GroupId::new).ok_or("a group's id is a number from 1 to 32767")?;
+                    plan.groups.insert(group, named(name)?);
+                }
+            }
+        }
+        Ok(plan)
+    }
+}
+
+impl Display for ConsensusPlan {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.others.name())?;
+        self.groups.iter().try_for_each(|(group, consensus)| write!(out, ",{group}={}", consensus.name()))
+    }
+}
+
 /// How the program comes beside the nodes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Program {
@@ -108,6 +157,10 @@ pub struct ChainPlan {
     pub days: u32,
     /// Rules of the groups' machine.
     pub rules: EvmRules,
+    /// How the groups keep their state.
+    pub state: StateKind,
+    /// How the groups order their transactions.
+    pub consensus: ConsensusPlan,
     /// Timestamp of the genesis blocks, milliseconds.
     pub timestamp_ms: u64,
     /// Who can reach the nodes.
@@ -348,7 +401,7 @@ fn write_groups(plan: &ChainPlan, node: &PlannedNode, nodes: &[PlannedNode], con
     for group in &node.groups {
         let mut sealers: Vec<NodeId> = nodes.iter().filter(|other| other.groups.contains(group)).map(|other| other.key.node_id()).collect();
         sealers.sort_unstable();
-        let genesis = templates::group_genesis(*group, plan.timestamp_ms, &sealers, plan.rules);
+        let genesis = templates::group_genesis(*group, plan.timestamp_ms, &sealers, plan.rules, plan.consensus.of(*group), plan.state);
         write_group(conf, *group, &genesis, templates::group_ini())?;
     }
     Ok(())

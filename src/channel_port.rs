@@ -13,12 +13,12 @@ use millrace_base::fault::Fault;
 use millrace_base::{B256, Block, GroupId};
 use millrace_pipeline::stages::notify::Listener;
 use millrace_rpc::channel::access::AllowLists;
-use millrace_rpc::channel::tls::{self, IssuerRule, TlsFiles};
+use millrace_rpc::channel::tls::{self, IssuerRule, PortTls, TlsFiles};
 use millrace_rpc::channel::{ChannelConfig, ChannelServer};
 use millrace_rpc::gateway::GatewayConfig;
 use millrace_rpc::quota::{Quotas, Rate};
 
-use crate::config::{GroupConfig, NodeConfig};
+use crate::config::{ChannelSettings, GroupConfig, NodeConfig};
 
 /// What the channel server is started with. `gateway` holds what it shares with the other doors: membership, rates and the board of topics.
 ///
@@ -26,8 +26,7 @@ use crate::config::{GroupConfig, NodeConfig};
 /// Certificates that cannot be used.
 pub fn config(node: &NodeConfig, gateway: GatewayConfig, access: AllowLists) -> Result<ChannelConfig, Fault> {
     let settings = &node.channel;
-    let rule = if settings.check_issuer { IssuerRule::SameIssuer } else { IssuerRule::AnyIssuer };
-    let tls = tls::server_config(&TlsFiles::in_directory(&settings.certificates), rule)?;
+    let tls = certificates(settings)?;
     set_access(&access, &node.groups);
     Ok(ChannelConfig {
         threads: settings.threads,
@@ -36,6 +35,15 @@ pub fn config(node: &NodeConfig, gateway: GatewayConfig, access: AllowLists) -> 
         max_block_range: ranges(&node.groups),
         ..ChannelConfig::new(node.channel_listen, tls)
     })
+}
+
+/// What the port proves itself with and whom it lets in, read from its files; also for a reload.
+///
+/// # Errors
+/// Certificates that cannot be used.
+pub fn certificates(settings: &ChannelSettings) -> Result<PortTls, Fault> {
+    let rule = if settings.check_issuer { IssuerRule::SameIssuer } else { IssuerRule::AnyIssuer };
+    tls::server_config(&TlsFiles::in_directory(&settings.certificates), rule)
 }
 
 /// The rates that all doors for clients share.

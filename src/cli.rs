@@ -1,6 +1,6 @@
 //! The command line: what can be asked of the program, and how each command ends.
 //!
-//! Exit codes: 0 done; 2 the command line is wrong; 64 to 68 by [`FaultKind`]; 1 a check found damage. Results go to standard output,
+//! Exit codes: 0 done; 2 the command line is wrong; 64 to 68 by [`FaultKind`]; 1 a check found damage or failed. Results go to standard output,
 //! everything else to standard error.
 
 mod chain;
@@ -10,6 +10,7 @@ mod doctor;
 mod node;
 mod operator;
 mod run;
+mod statetest;
 mod top;
 mod topology;
 mod transaction;
@@ -23,8 +24,7 @@ use millrace_base::fault::{Fault, FaultKind};
 
 use crate::version::version_text;
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 done; 1 a check found damage; 2 wrong command line; 64 the operation failed; 65 configuration, key or
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 a check failed; 2 wrong command line; 64 the operation failed; 65 configuration, key or
 certificate; 66 network; 67 database; 68 disk.";
 
 /// A multi-group consortium blockchain node that takes the place of FISCO BCOS 2.x nodes.
@@ -66,6 +66,8 @@ enum Command {
     /// Send transactions to a running node.
     #[command(subcommand)]
     Tx(transaction::TransactionCommand),
+    /// Run the public Ethereum state tests through our own state, execution and storage.
+    Statetest(statetest::StateTestArguments),
     /// Print versions, in the form that 2.x scripts look for.
     Version,
 }
@@ -107,6 +109,7 @@ fn execute(command: Command) -> Result<ExitCode, Fault> {
         Command::Db(command) => database::database(command),
         Command::Doctor(command) => doctor::doctor(command),
         Command::Tx(transaction::TransactionCommand::Send(arguments)) => transaction::send(arguments),
+        Command::Statetest(arguments) => statetest::statetest(arguments),
         Command::Version => print(&version_text()),
     }
 }

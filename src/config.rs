@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
 use millrace_administration::pbft::WINDOW;
+use millrace_backends::mysql::MysqlConfig;
 use millrace_base::fault::Fault;
 use millrace_base::{ChainId, KeyPair};
 use millrace_core::storage::Durability;
@@ -77,6 +78,8 @@ pub struct NodeConfig {
     pub verify_threads: usize,
     /// Threads that execute blocks, shared by all groups.
     pub execute_threads: usize,
+    /// Threads that execute one block together, the execute stage's included; 1 is serial execution.
+    pub parallel_threads: usize,
     /// Memory for database caches, in bytes, shared by all groups.
     pub cache_bytes: u64,
     /// Whether pipeline threads are bound to cores.
@@ -164,6 +167,8 @@ pub struct GroupConfig {
     pub genesis: GroupGenesis,
     /// Where its database lies: `<data_dir>/group<N>/block`; the directory above holds what else belongs to the group.
     pub data_path: PathBuf,
+    /// Which engine keeps its blocks and state.
+    pub storage: StorageConfig,
     /// Bounds of the pool.
     pub pool: PoolConfig,
     /// Least time between two blocks that are not full, milliseconds.
@@ -174,6 +179,25 @@ pub struct GroupConfig {
     pub keep_blocks: Option<u64>,
     /// Which clients of the channel port may see the group, and how.
     pub clients: GroupClients,
+}
+
+impl GroupConfig {
+    /// The database in words.
+    pub fn database(&self) -> String {
+        match &self.storage {
+            StorageConfig::RocksDb => self.data_path.display().to_string(),
+            StorageConfig::Mysql(_) => format!("group {}", self.genesis.group),
+        }
+    }
+}
+
+/// `storage` of `group.N.ini`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StorageConfig {
+    /// RocksDB in [`GroupConfig::data_path`].
+    RocksDb,
+    /// A database on a server.
+    Mysql(MysqlConfig),
 }
 
 /// `tx_pool` of `group.N.ini`.
@@ -232,6 +256,7 @@ impl NodeConfig {
             },
             verify_threads: threads("verify_threads"),
             execute_threads: threads("execute_threads"),
+            parallel_threads: threads("parallel_threads"),
             cache_bytes: ini.number("millrace", "cache_mb").unwrap_or(DEFAULT_CACHE_MB) << 20,
             pin_cores: ini.flag("millrace", "pin_cores").unwrap_or(false),
             window: ini.number("millrace", "window").unwrap_or(WINDOW),

@@ -5,6 +5,7 @@
 //! - [`keys`], [`certificates`], [`chain_build`], [`chain_change`]: identities and the directories of a chain.
 //! - [`node`]: puts ledgers, pipeline and gateways together and takes them down in order.
 //! - [`reload`]: lists and groups read again while the node runs.
+//! - [`state_tests`]: the public Ethereum state tests through our own path.
 //! - [`status`]: what a node says about itself, what follows from it, and how it looks.
 //! - [`logging`], [`version`]: what operators see.
 //!
@@ -21,5 +22,6 @@ pub mod keys;
 pub mod logging;
 pub mod node;
 pub mod reload;
+pub mod state_tests;
 pub mod status;
 pub mod version;

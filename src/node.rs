@@ -8,15 +8,17 @@ mod groups;
 mod handle;
 mod metrics;
 mod network;
+mod peer_rates;
 mod report;
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millrace_administration::pbft::WINDOW;
+use millrace_backends::mysql::{MysqlConfig, MysqlStorage};
 use millrace_backends::rocksdb::{Budget, RocksStorage, SharedResources};
 use millrace_base::clock::SystemClock;
 use millrace_base::fault::{Fault, FaultKind};
@@ -29,19 +31,20 @@ use millrace_pipeline::peers::Alone;
 use millrace_pipeline::runtime::{AffinityPolicy, Pipeline, PipelineConfig, StageFault};
 use millrace_pipeline::stages::notify::Listener;
 pub use millrace_pipeline::topology::Workers;
-use millrace_pipeline::topology::{self, MAX_GROUPS, Parts};
+use millrace_pipeline::topology::{self, Crew, CrewError, MAX_GROUPS, Parts};
 use millrace_rpc::channel::ChannelServer;
 use millrace_rpc::channel::access::AllowLists;
 use millrace_rpc::methods::{Management, Membership};
 use millrace_rpc::{HttpConfig, HttpServer, OperatorServer};
 
 use crate::channel_port::{self, ChannelListener};
-use crate::config::NodeConfig;
+use crate::config::{GroupConfig, NodeConfig, StorageConfig};
 use crate::reload::{Running, Watcher};
 use groups::Groups;
 pub(crate) use groups::{genesis_of, open_fault, storage_fault};
 use handle::{Doors, NodeHandle, Reloaded};
 use network::{ChannelEnd, NetworkPeers};
+use peer_rates::PeerRates;
 
 /// Block cache of commands that read a database.
 const READ_ONLY_CACHE_BYTES: usize = 64 << 20;
@@ -80,8 +83,17 @@ impl Node {
         let evidence = EvidenceLog::new(config.data_dir.join("evidence"));
         let (peers, clock) = (NetworkPeers::default(), Arc::new(SystemClock));
         let votes = Box::new(votes);
-        let parts =
-            Parts { votes, evidence, peers: Arc::new(peers.clone()), clock, listeners, max_groups: MAX_GROUPS, window: config.window };
+        let crew = Crew::new(config.parallel_threads).map_err(|error| crew_fault(&error))?;
+        let parts = Parts {
+            votes,
+            evidence,
+            peers: Arc::new(peers.clone()),
+            clock,
+            listeners,
+            max_groups: MAX_GROUPS,
+            crew: Arc::clone(&crew),
+            window: config.window,
+        };
         let (topology, inlets) = topology::wire(workers, parts).map_err(|error| bug(&error.to_string()))?;
         let picture = topology.render();
         let affinity = if config.pin_cores { AffinityPolicy::Pin } else { AffinityPolicy::None };
@@ -89,13 +101,21 @@ impl Node {
         let on_fault = Arc::new(move |fault: &StageFault| stage_failed(&fault_registry, fault));
         let pipeline = Pipeline::start(topology, &PipelineConfig { affinity, on_fault }).map_err(|error| bug(&error.to_string()))?;
         let channel_end = ChannelEnd::default();
-        let network = network::start(&config, (inlets.frames.clone(), inlets.sync.clone()), channel_end.clone())?.map(Arc::new);
+        let rates = Arc::new(PeerRates::default());
+        let doors = network::PeerDoors {
+            consensus: inlets.frames.clone(),
+            sync: inlets.sync.clone(),
+            peers: inlets.peers,
+            channel: channel_end.clone(),
+            rates: Arc::clone(&rates),
+        };
+        let network = network::start(&config, doors)?.map(Arc::new);
         if let Some(network) = &network {
             peers.attach(Arc::clone(network));
         }
         groups.attach(inlets.groups);
-        let doors = Doors { submissions: inlets.submissions, frames: inlets.frames, sync: inlets.sync };
-        let handle = Arc::new(NodeHandle::new(&config, groups, doors, pipeline.metrics_handle(), network.clone()));
+        let doors = Doors { submissions: inlets.submissions, frames: inlets.frames, sync: inlets.sync, rates };
+        let handle = Arc::new(NodeHandle::new(&config, groups, doors, (pipeline.metrics_handle(), crew), network.clone()));
         let view: Arc<dyn NodeView> = handle.clone();
         let mut http_config = HttpConfig { threads: config.rpc.threads, ..HttpConfig::new(config.rpc.listen) };
         http_config.gateway.quotas = Arc::new(channel_port::quotas(&config));
@@ -111,7 +131,8 @@ impl Node {
         let channel = Arc::new(ChannelServer::start(channel_config, Arc::clone(&view), Arc::new(peers))?);
         listener.attach(&channel);
         channel_end.attach(&channel, network.as_deref());
-        let watcher = Watcher::new(&config.file, Box::new(Reloaded { handle: Arc::clone(&handle), access })).start()?;
+        let reloaded = Reloaded { handle: Arc::clone(&handle), access, channel: Arc::downgrade(&channel) };
+        let watcher = Watcher::new(&config.file, Box::new(reloaded)).start()?;
         let http = HttpServer::start(&http_config, Arc::clone(&view))?;
         let operator = config.operator_listen.map(|listen| OperatorServer::start(listen, view, config.p2p.peers_a_request)).transpose()?;
         Ok(Self { pipeline, http, channel, operator, handle, network, picture, watcher, _lock: lock })
@@ -183,7 +204,16 @@ pub fn topology_picture(workers: Workers) -> Result<String, Fault> {
     let votes = VoteLog::open(&scratch).map_err(|error| vote_log_fault(&scratch, &error))?;
     let evidence = EvidenceLog::new(scratch.join("evidence"));
     let (peers, clock) = (Arc::new(Alone), Arc::new(SystemClock));
-    let parts = Parts { votes: Box::new(votes), evidence, peers, clock, listeners: Vec::new(), max_groups: MAX_GROUPS, window: WINDOW };
+    let parts = Parts {
+        votes: Box::new(votes),
+        evidence,
+        peers,
+        clock,
+        listeners: Vec::new(),
+        max_groups: MAX_GROUPS,
+        crew: Crew::alone(),
+        window: WINDOW,
+    };
     let picture = topology::wire(workers, parts).map(|(topology, _)| topology.render()).map_err(|error| bug(&error.to_string()));
     let _ = fs::remove_dir_all(&scratch);
     picture
@@ -212,6 +242,10 @@ fn vote_log_fault(directory: &Path, error: &std::io::Error) -> Fault {
     Fault::new(FaultKind::Disk, what, "check free space and permissions of the data directory")
 }
 
+fn crew_fault(error: &CrewError) -> Fault {
+    Fault::new(FaultKind::Operation, error.to_string(), "raise the limit of processes of this user, or set millrace.parallel_threads=1")
+}
+
 fn bug(what: &str) -> Fault {
     Fault::new(
         FaultKind::Operation,
@@ -220,26 +254,66 @@ fn bug(what: &str) -> Fault {
     )
 }
 
+/// Where a database is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DatabasePlace {
+    /// A directory of RocksDB.
+    Directory(PathBuf),
+    /// A database on a server.
+    Server(MysqlConfig),
+}
+
+impl std::fmt::Display for DatabasePlace {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Directory(path) => path.display().fmt(formatter),
+            Self::Server(config) => config.place().fmt(formatter),
+        }
+    }
+}
+
+impl From<&GroupConfig> for DatabasePlace {
+    fn from(group: &GroupConfig) -> Self {
+        match &group.storage {
+            StorageConfig::RocksDb => Self::Directory(group.data_path.clone()),
+            StorageConfig::Mysql(config) => Self::Server(config.clone()),
+        }
+    }
+}
+
 /// Opens a group's database for reading, beside a running node if there is one.
 ///
 /// # Errors
 /// What the engine says, with what to do about it.
-pub fn open_read_only(path: &Path) -> Result<Arc<dyn Storage>, Fault> {
-    let budget = Budget { cache_bytes: READ_ONLY_CACHE_BYTES, ..Budget::default() };
-    let shared = SharedResources::new(budget).map_err(|error| storage_fault(path, &error))?;
-    let storage = RocksStorage::open_read_only(path, &shared).map_err(|error| storage_fault(path, &error))?;
-    Ok(Arc::new(storage))
+pub fn open_read_only(place: &DatabasePlace) -> Result<Arc<dyn Storage>, Fault> {
+    let fault = |error| storage_fault(&place.to_string(), &error);
+    Ok(match place {
+        DatabasePlace::Directory(path) => {
+            let budget = Budget { cache_bytes: READ_ONLY_CACHE_BYTES, ..Budget::default() };
+            let shared = SharedResources::new(budget).map_err(fault)?;
+            Arc::new(RocksStorage::open_read_only(path, &shared).map_err(fault)?)
+        }
+        DatabasePlace::Server(config) => Arc::new(MysqlStorage::open_read_only(config).map_err(fault)?),
+    })
 }
 
 /// Opens a group's database for writing, and makes it where there is none: while the group does not run.
 ///
 /// # Errors
-/// What the engine says, with what to do about it.
-pub fn open_for_writing(path: &Path) -> Result<Arc<dyn Storage>, Fault> {
+/// What the engine says, with what to do about it. A database on a server is refused: it knows no lock, who opens it takes it from the
+/// node that runs.
+pub fn open_for_writing(place: &DatabasePlace) -> Result<Arc<dyn Storage>, Fault> {
+    let fault = |error| storage_fault(&place.to_string(), &error);
+    let DatabasePlace::Directory(path) = place else {
+        return Err(Fault::new(
+            FaultKind::Operation,
+            format!("{place} is on a database server: blocks and snapshots are taken into RocksDB only"),
+            "let the node get the blocks from others, or load a dump of the server's own (docs/operating.md)",
+        ));
+    };
     let budget = Budget { cache_bytes: READ_ONLY_CACHE_BYTES, ..Budget::default() };
-    let shared = SharedResources::new(budget).map_err(|error| storage_fault(path, &error))?;
-    let storage = RocksStorage::open(path, &shared).map_err(|error| storage_fault(path, &error))?;
-    Ok(Arc::new(storage))
+    let shared = SharedResources::new(budget).map_err(fault)?;
+    Ok(Arc::new(RocksStorage::open(path, &shared).map_err(fault)?))
 }
 
 /// A stage panicked outside any one group's work: no group can go on, and all say why.

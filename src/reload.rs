@@ -1,4 +1,4 @@
-//! Lists and groups read again while the node runs, when a signal file of 2.x appears beside `config.ini`
+//! Lists, groups and certificates read again while the node runs, when a signal file of 2.x appears beside `config.ini`
 //! (`spec/client-protocol.md` 7.1, `spec/node-semantics.md` 1.3): an operator or a script creates an empty file, the node removes it and reads.
 //!
 //! | file beside config.ini | what is read again |
@@ -6,6 +6,7 @@
 //! | `config.ini.reset_certificate_whitelist` | both lists of node ids: blacklist and whitelist |
 //! | `config.ini.reset_allowlist` | each group's list of clients (`[sdk_allowlist]` of `group.N.ini`) |
 //! | `config.ini.append_group` | groups whose files were added |
+//! | `config.ini.reset_certificates` | the certificates of both TLS ports: sessions that are open go on, new ones use them (not in 2.x) |
 //!
 //! Invariants: a signal file is removed before what it names is read, so a change made after the removal has a signal of its own;
 //! files with a mistake change nothing, and the log says where it is. The node starts a [`Watcher`], which looks every [`INTERVAL`] on a
@@ -22,7 +23,10 @@ use std::time::{Duration, Instant};
 
 use millrace_base::GroupId;
 use millrace_base::fault::{Fault, FaultKind};
+use millrace_network::TlsMaterial;
+use millrace_rpc::channel::tls::PortTls;
 
+use crate::channel_port;
 use crate::config::{GroupConfig, NodeConfig, PeerLists};
 
 /// How often signal files are looked for: as often as by 2.x.
@@ -37,11 +41,13 @@ pub enum Signal {
     ClientLists,
     /// Groups that were added.
     Groups,
+    /// Certificates of the ports between nodes and for clients.
+    Certificates,
 }
 
 impl Signal {
     /// All of them, in the order in which they are handled.
-    pub const ALL: [Self; 3] = [Self::PeerLists, Self::ClientLists, Self::Groups];
+    pub const ALL: [Self; 4] = [Self::PeerLists, Self::ClientLists, Self::Groups, Self::Certificates];
 
     /// The file that asks for it, beside this `config.ini`.
     pub fn file(self, config: &Path) -> PathBuf {
@@ -49,6 +55,7 @@ impl Signal {
             Self::PeerLists => ".reset_certificate_whitelist",
             Self::ClientLists => ".reset_allowlist",
             Self::Groups => ".append_group",
+            Self::Certificates => ".reset_certificates",
         };
         let mut name = config.as_os_str().to_owned();
         name.push(suffix);
@@ -61,7 +68,29 @@ impl Signal {
             Self::PeerLists => "the blacklist and whitelist of nodes",
             Self::ClientLists => "the lists of clients of all groups",
             Self::Groups => "the groups",
+            Self::Certificates => "the certificates",
         }
+    }
+}
+
+/// What the TLS ports of a node prove themselves with.
+pub struct PortCertificates {
+    /// Between nodes; none when this node has no certificate for that and runs alone.
+    pub peers: Option<TlsMaterial>,
+    /// For clients.
+    pub clients: PortTls,
+}
+
+impl PortCertificates {
+    /// Reads the files that a `config.ini` names.
+    ///
+    /// # Errors
+    /// A file that cannot be used, with what to do.
+    pub fn read(config: &Path) -> Result<Self, Fault> {
+        let node = NodeConfig::load(config)?;
+        let p2p = &node.p2p;
+        let peers = p2p.key.exists().then(|| TlsMaterial::from_files(&p2p.certificate, &p2p.key, &p2p.authority)).transpose()?;
+        Ok(Self { peers, clients: channel_port::certificates(&node.channel)? })
     }
 }
 
@@ -75,6 +104,12 @@ pub trait Target: Send {
 
     /// These groups have files; those that run already are among them and stay as they are.
     fn groups(&self, groups: Vec<GroupConfig>);
+
+    /// These certificates are used for sessions that are opened from now on.
+    ///
+    /// # Errors
+    /// What does not fit this node; nothing is changed then.
+    fn certificates(&self, certificates: PortCertificates) -> Result<(), Fault>;
 }
 
 /// Looks for signal files. See the module.
@@ -141,6 +176,7 @@ impl Watcher {
                 self.target.client_lists(groups.into_iter().map(|group| (group.genesis.group, group.clients.allowed)).collect());
             }),
             Signal::Groups => NodeConfig::read_groups(&self.config).map(|groups| self.target.groups(groups)),
+            Signal::Certificates => PortCertificates::read(&self.config).and_then(|read| self.target.certificates(read)),
         };
         match &done {
             Ok(()) => tracing::info!("{} were read again", signal.describe()),
@@ -176,6 +212,7 @@ pub fn request(config: &Path, signals: &[Signal], patience: Duration) -> Result<
         match signal {
             Signal::PeerLists => drop(PeerLists::read(config)?),
             Signal::ClientLists | Signal::Groups => drop(NodeConfig::read_groups(config)?),
+            Signal::Certificates => drop(PortCertificates::read(config)?),
         }
     }
     for signal in signals {
@@ -234,6 +271,11 @@ mod tests {
 
         fn groups(&self, groups: Vec<GroupConfig>) {
             self.tell(format!("groups {:?}", groups.iter().map(|group| group.genesis.group.get()).collect::<Vec<_>>()));
+        }
+
+        fn certificates(&self, certificates: PortCertificates) -> Result<(), Fault> {
+            self.tell(format!("certificates {}", certificates.peers.is_some()));
+            Ok(())
         }
     }
 
@@ -298,6 +340,6 @@ mod tests {
         request(&config, &Signal::ALL, Duration::from_secs(30)).unwrap();
         // The files are gone before they are handled; the end of the watcher is behind that.
         drop(running);
-        assert_eq!(heard.take().len(), 3);
+        assert_eq!(heard.take().len(), 4);
     }
 }

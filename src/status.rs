@@ -55,6 +55,9 @@ pub struct GroupReport {
     pub group: u16,
     /// Where it is in its life.
     pub state: GroupState,
+    /// What went wrong when it was stopped last.
+    #[serde(default)]
+    pub error: Option<String>,
     /// Figures, while it runs.
     pub running: Option<RunningGroup>,
 }
@@ -121,15 +124,18 @@ pub struct RunningGroup {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConsensusReport {
+    /// `pbft` or `raft`.
+    #[serde(default)]
+    pub kind: String,
     /// First height under the present members and settings.
     pub epoch_start: u64,
     /// Sealers whose votes decide.
     pub quorum: usize,
     /// Longest wait for a leader at first, milliseconds.
     pub timeout_ms: u64,
-    /// Current view.
+    /// Current view; with Raft the term.
     pub view: u64,
-    /// View being moved to; equal to `view` outside a view change.
+    /// View being moved to; equal to `view` outside a view change or an election.
     pub to_view: u64,
     /// Views entered since the start.
     pub view_changes: u64,
@@ -143,6 +149,18 @@ pub struct ConsensusReport {
     pub waiting_ms: u64,
     /// All sealers in the order of their index, this node among them.
     pub sealers: Vec<SealerReport>,
+}
+
+impl ConsensusReport {
+    /// Whether sealers elect a leader in place of taking turns.
+    pub fn is_raft(&self) -> bool {
+        self.kind == "raft"
+    }
+
+    /// What leaders are counted by.
+    pub fn counter(&self) -> &'static str {
+        if self.is_raft() { "term" } else { "view" }
+    }
 }
 
 /// Whether a sealer can be reached.

@@ -5,6 +5,7 @@ mod devnet;
 mod disk;
 mod full_pool;
 mod groups;
+mod mysql;
 mod network;
 mod nodes;
 mod openrpc;
@@ -12,7 +13,9 @@ mod pitfalls;
 mod protection;
 mod replay;
 mod sdk;
+mod state_tests;
 mod status;
+mod tries;
 
 use std::io::Write;
 use std::process::Command;

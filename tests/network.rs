@@ -37,6 +37,8 @@ pub struct Setup<'a> {
     pub parent: Option<&'a Path>,
     /// Where what the node says on its standard error goes; the test's own when absent.
     pub errors: Option<PathBuf>,
+    /// Variables of the node's environment.
+    pub environment: &'a [(&'a str, &'a str)],
 }
 
 /// See the module.
@@ -48,6 +50,7 @@ pub struct Network {
     _reservation: TcpListener,
     arguments: Vec<String>,
     errors: Option<PathBuf>,
+    environment: Vec<(String, String)>,
 }
 
 impl Network {
@@ -62,7 +65,9 @@ impl Network {
         let port = reservation.local_addr().unwrap().port() + 1;
         let directory = setup.parent.map_or_else(tempfile::tempdir, tempfile::tempdir_in).unwrap();
         let arguments = setup.arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let mut network = Self { child: None, groups, directory, port, _reservation: reservation, arguments, errors: setup.errors };
+        let environment = setup.environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut network =
+            Self { child: None, groups, directory, port, _reservation: reservation, arguments, errors: setup.errors, environment };
         network.restart();
         if !setup.settings.is_empty() {
             network.halt();
@@ -91,6 +96,7 @@ impl Network {
             .args(&self.arguments)
             .arg("--dir")
             .arg(self.directory())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .stderr(self.errors.as_ref().map_or_else(Stdio::inherit, |path| Stdio::from(appended(path))))
             .spawn()
@@ -209,6 +215,16 @@ impl Drop for Network {
 pub struct Load(Child);
 
 impl Load {
+    /// Waits for its own end: whether all that was acknowledged has its receipt and the balances are right.
+    pub fn succeeds(mut self) -> bool {
+        self.0.wait().unwrap().success()
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+
     /// Ends it.
     pub fn end(mut self) {
         let _ = self.0.kill();

@@ -14,4 +14,6 @@ mod lifecycle;
 mod machines;
 mod membership;
 mod partition;
+mod raft;
 mod stranger;
+mod tries;

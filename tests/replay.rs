@@ -3,10 +3,10 @@
 
 use std::fmt;
 
-use millrace_base::{RawTx, U256};
+use millrace_base::{RawTx, Transaction, U256, hex};
 use serde_json::{Value, json};
 
-use crate::client::{bytes, receipt, send, text, vectors};
+use crate::client::{bytes, key, receipt, send, shown, text, vectors};
 use crate::network::{Network, Setup};
 
 /// Why an answer is not the recorded one (`docs/compatibility.md`).
@@ -22,7 +22,13 @@ enum Deliberate {
     Handles,
     /// Time, block hashes and node ids are this chain's.
     Volatile,
+    /// The recorded node had just restarted and lost a field that it had stored and shown before.
+    LostField,
 }
+
+/// The only sealer of the recorded chain.
+const RECORDED_SEALER: &str =
+    "08855440c9f639ce6bd00651df2d24690c984289665c0736a9368aee69e70712bfe0dfbdd8c7657cdac5ed39c7b43ec9683333ee0be40421650d715f627f125c";
 
 /// Members of a receipt that a replay reproduces; `root` and `blockHash` belong to the chain.
 const MEMBERS: [&str; 11] =
@@ -96,6 +102,8 @@ impl Tally {
         let is_equal = ours["result"] == theirs["result"] && ours["error"] == theirs["error"];
         if is_equal {
             self.equal += 1;
+        } else if name == "crud.select.odd.8" {
+            self.deliberate.push((name, Deliberate::LostField));
         } else if step["volatileExtra"].is_array() || is_block_hash(&name, ours, theirs) {
             self.deliberate.push((name, Deliberate::Volatile));
         } else {
@@ -123,10 +131,29 @@ fn start(arguments: &[&str], interval_ms: &str) -> Network {
     Network::start_with(1, Setup { arguments, settings: &[(1, "min_block_generation_time", interval_ms)], ..Setup::default() })
 }
 
+/// The recording with the recorded sealer's id, as text and as hex of that text, replaced by that of the running node. Transactions that
+/// hold it are signed again by `cow`, who signed all of them.
+fn with_own_sealer(content: &Value, sealer: &str) -> Value {
+    let own = content.to_string().replace(RECORDED_SEALER, sealer);
+    let mut own: Value = serde_json::from_str(&own.replace(&hex::encode(RECORDED_SEALER), &hex::encode(sealer))).unwrap();
+    for (step, recorded) in own["steps"].as_array_mut().unwrap().iter_mut().zip(content["steps"].as_array().unwrap()) {
+        if step["rawTx"] == recorded["rawTx"] {
+            continue;
+        }
+        let fields: Transaction = RawTx::decode(&bytes(&step["rawTx"])).unwrap().fields().clone();
+        let raw = fields.sign(&key("cow"));
+        step["rawTx"] = shown(raw.encoded());
+        step["txHash"] = shown(raw.hash());
+        step["receipt"]["transactionHash"] = shown(raw.hash());
+    }
+    own
+}
+
 /// Replays a file of one transaction a block; `None` when it is not there.
 fn replay(file: &str, arguments: &[&str]) -> Option<Tally> {
     let content = vectors(&format!("reference-node/{file}"))?;
     let network = start(arguments, "0");
+    let content = with_own_sealer(&content, text(&network.result("getSealerList", "[1]")[0]));
     let mut tally = Tally::default();
     for step in content["steps"].as_array().unwrap() {
         if step["doNotReplay"] == true || step["nodeCrashed"] == true {
@@ -162,6 +189,27 @@ fn recorded_transactions_with_free_storage_over_http_give_the_recorded_receipts(
 }
 
 #[test]
+fn recorded_transactions_of_system_contracts_over_http_give_the_recorded_receipts() {
+    let Some(tally) = replay("tx_system.json", &["--evm", "fisco2"]) else { return };
+    assert!(tally.different.is_empty(), "{tally}");
+    assert!(tally.equal > 1030, "{tally}");
+}
+
+#[test]
+fn recorded_transactions_of_governance_over_http_give_the_recorded_receipts() {
+    let Some(tally) = replay("tx_governance.json", &["--evm", "fisco2"]) else { return };
+    assert!(tally.different.is_empty(), "{tally}");
+    assert!(tally.equal > 250, "{tally}");
+}
+
+#[test]
+fn recorded_transactions_under_gas_charging_over_http_give_the_recorded_receipts() {
+    let Some(tally) = replay("tx_gascharge.json", &["--evm", "fisco2"]) else { return };
+    assert!(tally.different.is_empty(), "{tally}");
+    assert!(tally.equal > 70, "{tally}");
+}
+
+#[test]
 fn recorded_blocks_over_http_give_the_recorded_receipts() {
     let Some(content) = vectors("reference-node/tx_blocks.json") else { return };
     let network = start(&["--evm", "fisco2"], "1000");
@@ -183,10 +231,5 @@ fn recorded_blocks_over_http_give_the_recorded_receipts() {
     }
     tally.report("tx_blocks.json");
     println!("{in_place} transactions at their recorded place of {}", tally.roots);
-    assert!(tally.different.iter().all(|text| lacks_life_cycle(text)), "{tally}");
-}
-
-/// Steps of the contract life cycle contract (0x1007), for as long as nothing is registered at its address.
-fn lacks_life_cycle(different: &str) -> bool {
-    ["freeze: ", "unfreeze: "].iter().any(|name| different.starts_with(name)) && different.contains("output: ours \"0x\"")
+    assert!(tally.different.is_empty(), "{tally}");
 }

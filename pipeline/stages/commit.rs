@@ -1,7 +1,8 @@
 //! Commit: makes final blocks durable, then lets everybody know.
 //!
-//! Blocks of one group that have queued up are committed together with one sync. When the disk is full the group's blocks wait here
-//! and are tried again: nothing that was ordered is lost, its clients are held back by a pool that fills up, and other groups go on.
+//! Blocks of one group that have queued up are committed together with one sync. When the disk is full, or the group's database server
+//! is away, the group's blocks wait here and are tried again: nothing that was ordered is lost, its clients are held back by a pool that
+//! fills up, and other groups go on.
 //! Any other storage fault halts the group.
 
 use std::collections::BTreeMap;
@@ -16,8 +17,8 @@ use millrace_ledger::Ledger;
 use crate::messages::{ToCommit, ToExecute, ToNotify, ToOrder, ToSync};
 use crate::runtime::{self, Batch, Fanout, Sender, Stage};
 
-/// How long to wait before a full disk is tried again.
-const FULL_DISK_RETRY: Duration = Duration::from_secs(1);
+/// How long to wait before a full disk or a server that is away is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Where the stage sends its results.
 pub struct CommitOutputs {
@@ -64,7 +65,13 @@ impl CommitStage {
                 Err(StorageError::Full { path }) => {
                     let waiting = queued.commits.len();
                     tracing::error!(%group, path, waiting, "disk full: the group's blocks wait; free space on the device, they are committed then");
-                    queued.retry_at = Some(now + FULL_DISK_RETRY);
+                    queued.retry_at = Some(now + RETRY);
+                    true
+                }
+                Err(StorageError::Unavailable { place, detail }) => {
+                    let waiting = queued.commits.len();
+                    tracing::error!(%group, place, detail, waiting, "the database is away: the group's blocks wait and are committed when it is back");
+                    queued.retry_at = Some(now + RETRY);
                     true
                 }
                 Err(error) => {

@@ -28,9 +28,11 @@ use std::time::{Duration, Instant};
 use millrace_administration::digest::Domain;
 use millrace_administration::engine::Engine;
 use millrace_administration::pbft::{MAX_AHEAD_MS, PbftConfig, PbftEngine, WINDOW};
+use millrace_administration::raft::{RaftConfig, RaftEngine};
 use millrace_base::clock::Clock;
 use millrace_base::{Bytes, GroupId, VerifiedTx};
 use millrace_ledger::Ledger;
+use millrace_ledger::genesis::Consensus;
 
 use crate::evidence::{Case, EvidenceLog};
 use crate::messages::{Done, ToCommit, ToExecute, ToNotify, ToOrder, ToSync};
@@ -50,24 +52,32 @@ const SYNC_RETRY_MS: u64 = 1_000;
 /// Makes the engine of a group that is being opened, from the records it left above the head; or says why it cannot be made.
 pub type EngineFactory = Arc<dyn Fn(&Ledger, Vec<Bytes>) -> Result<Box<dyn Engine>, String> + Send + Sync>;
 
-/// The engines of a production node, with so many heights in flight: [`WINDOW`] at most.
-pub fn pbft_engines(window: u64) -> EngineFactory {
+/// The engines of a production node, each of the kind that its group's genesis says, with so many heights in flight: [`WINDOW`] at most.
+pub fn engines(window: u64) -> EngineFactory {
     let window = window.clamp(1, WINDOW);
     Arc::new(move |ledger, records| {
         let head = ledger.chain().head();
         let signed = ledger.chain().header(head.header.number).map_err(|error| format!("the head cannot be read: {error}"))?;
         let (head, head_hash, head_signatures) = signed.ok_or("the head is not in the database")?;
-        Ok(Box::new(PbftEngine::new(PbftConfig {
-            domain: Domain { chain_id: ledger.config().chain_id, group: ledger.id(), genesis: ledger.chain().genesis() },
-            key: ledger.config().key.clone(),
-            epoch: (*ledger.epoch()).clone(),
-            head,
-            head_hash,
-            head_signatures,
-            records,
-            window,
-            max_ahead_ms: MAX_AHEAD_MS,
-        })))
+        let domain = Domain { chain_id: ledger.config().chain_id, group: ledger.id(), genesis: ledger.chain().genesis() };
+        let (key, epoch) = (ledger.config().key.clone(), (*ledger.epoch()).clone());
+        Ok(match ledger.config().genesis.consensus {
+            Consensus::Pbft => {
+                let max_ahead_ms = MAX_AHEAD_MS;
+                Box::new(PbftEngine::new(PbftConfig {
+                    domain,
+                    key,
+                    epoch,
+                    head,
+                    head_hash,
+                    head_signatures,
+                    records,
+                    window,
+                    max_ahead_ms,
+                })) as Box<dyn Engine>
+            }
+            Consensus::Raft(times) => Box::new(RaftEngine::new(RaftConfig { domain, key, epoch, head, head_hash, records, window, times })),
+        })
     })
 }
 
@@ -123,11 +133,13 @@ impl OrderStage {
     fn take(&mut self, input: ToOrder, now_ms: u64) {
         match input {
             ToOrder::Open(ledger) => self.open(ledger, now_ms),
-            ToOrder::Close(group, done) => self.close(group, done),
-            ToOrder::Closed(group) => {
-                self.groups.remove(&group);
-                self.outbox.out.extend(self.closing.remove(&group).map(Out::Done));
-            }
+            ToOrder::Close(group, done) => self.close(group, done, now_ms),
+            ToOrder::Abandon(group, done) => self.abandon(group, done),
+            ToOrder::Closed(group) => match (self.groups.remove(&group), self.closing.remove(&group)) {
+                (Some(_), done) => self.outbox.out.extend(done.map(Out::Done)),
+                // It was abandoned: nothing of it waits to leave, and the outbox may be held back.
+                (None, done) => done.into_iter().for_each(|done| done()),
+            },
             ToOrder::Wake(group) => self.with(group, |order, outbox| order.on_wake(now_ms, outbox)),
             ToOrder::Frame(frame) => {
                 // While nothing can leave, reacting would only pile effects up; consensus repeats what matters.
@@ -142,6 +154,7 @@ impl OrderStage {
                 self.with(group, |order, outbox| order.on_committed(height, now_ms, outbox));
             }
             ToOrder::Failed(group) => self.with(group, GroupOrder::fail),
+            ToOrder::PeersChanged => self.look_at_peers(now_ms),
         }
     }
 
@@ -172,13 +185,34 @@ impl OrderStage {
         }
     }
 
-    fn close(&mut self, group: GroupId, done: Done) {
+    fn close(&mut self, group: GroupId, done: Done, now_ms: u64) {
         if !self.groups.contains_key(&group) {
             return self.outbox.out.push(Out::Done(done));
         }
         // Somebody who waits already is told that it is out of his hands: the group is being closed for the newer one.
         self.outbox.out.extend(self.closing.insert(group, done).map(Out::Done));
-        self.with(group, GroupOrder::close);
+        self.with(group, |order, outbox| order.close(now_ms, outbox));
+    }
+
+    fn abandon(&mut self, group: GroupId, done: Done) {
+        let had_close = self.outbox.forget(group);
+        let is_letting_go = match self.groups.remove(&group) {
+            Some(order) => order.has_let_go() && !had_close,
+            None => self.closing.contains_key(&group),
+        };
+        self.outbox.out.extend(self.closing.insert(group, done).map(Out::Done));
+        // Past the outbox, which may be held back: the execute stage tells nobody. It is told once, since its answer to a second word could
+        // meet the group when it has been opened again.
+        if !is_letting_go {
+            let _ = self.outputs.execute.send(group, ToExecute::Close(group));
+        }
+    }
+
+    /// Tells engines whom they reach, where that has changed.
+    fn look_at_peers(&mut self, now_ms: u64) {
+        for group in self.groups.keys().copied().collect::<Vec<_>>() {
+            self.with(group, |order, outbox| order.look_at_peers(now_ms, outbox));
+        }
     }
 
     /// Makes the turn's records durable and lets its results out.
@@ -243,8 +277,11 @@ impl OrderStage {
         }
         // Times that were set before the clock was set back mean nothing any more.
         let is_set_back = now_ms < std::mem::replace(&mut self.looked_ms, now_ms);
+        let mut is_said = false;
         if is_set_back || now_ms >= self.next_round_ms {
             self.expire(now_ms);
+            self.look_at_peers(now_ms);
+            is_said = true;
             self.next_round_ms = now_ms + ROUND_MS;
         }
         let is_due = |order: &GroupOrder| is_set_back || order.due_ms().is_some_and(|due_ms| due_ms <= now_ms);
@@ -255,7 +292,7 @@ impl OrderStage {
                 false => self.with(*group, |order, outbox| order.on_time(now_ms, outbox)),
             }
         }
-        if !due.is_empty() {
+        if is_said || !due.is_empty() {
             self.flush(now_ms);
         }
         let next_ms = self.groups.values().filter_map(GroupOrder::due_ms).chain([self.next_round_ms]).chain(self.retry_sync_at_ms).min();
@@ -295,7 +332,13 @@ impl Stage for OrderStage {
     }
 
     fn on_stop(&mut self) {
-        self.groups.values_mut().for_each(GroupOrder::hurry);
+        let now_ms = self.parts.clock.now_ms();
+        for group in self.groups.keys().copied().collect::<Vec<_>>() {
+            self.with(group, |order, outbox| order.leave(now_ms, outbox));
+        }
+        if self.held_back_ms(now_ms).is_none() {
+            self.flush(now_ms);
+        }
     }
 
     fn drained(&self) -> bool {

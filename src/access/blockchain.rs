@@ -1,13 +1,12 @@
 //! One group's chain: writes each block as one batch and answers questions about committed blocks.
 //!
-//! Invariants: what a batch contains is decided here alone, so block, indices, nonces, counters, state and root accumulator are always of
+//! Invariants: what a batch contains is decided here alone, so block, indices, nonces, counters, state and its commitment are always of
 //! the same height; the head moves only after storage has said that the batch is durable, and with it, at once, the cache of recent
 //! blocks. One thread commits; everybody reads.
 
 mod batch;
 pub mod facts;
 mod recent;
-pub mod records;
 pub mod restore;
 mod retention;
 
@@ -19,9 +18,10 @@ use millrace_base::limits::BLOCK_LIMIT_WINDOW;
 use millrace_base::{B256, Block, BlockHeader, BlockSignature, Receipt, VerifiedTx, wire};
 use millrace_core::cache::StateCache;
 use millrace_core::overlay::Writes;
-use millrace_core::root::StateAccumulator;
+pub use millrace_core::records;
 use millrace_core::storage::height_key;
-use millrace_core::{Durability, Space, Storage, StorageError};
+use millrace_core::trie::TrieNodes;
+use millrace_core::{Durability, Space, StateCommitment, Storage, StorageError};
 use millrace_vm::BlockHashes;
 use parking_lot::{Mutex, RwLock};
 
@@ -65,8 +65,10 @@ pub struct Commit {
     pub block: Arc<Block>,
     /// State writes.
     pub writes: Writes,
-    /// The accumulator after them.
-    pub accumulator: StateAccumulator,
+    /// Trie nodes it adds, sorted by hash; none with storage state.
+    pub nodes: TrieNodes,
+    /// The commitment to the state after it.
+    pub commitment: StateCommitment,
     /// Height from which other members or settings govern, when the block changed them.
     pub epoch_start: Option<u64>,
 }
@@ -169,6 +171,7 @@ impl BlockChain {
             }
             if number > *applied {
                 self.state.apply(&commit.writes);
+                self.state.apply_nodes(&commit.nodes);
                 *applied = number;
             }
             head = Arc::new(next);
@@ -219,10 +222,9 @@ impl BlockChain {
         wire::decode(&bytes).map_err(|error| corrupt("start of the epoch", error))
     }
 
-    /// The state accumulator as of the last batch in storage: of the head, unless a commit is under way.
-    pub fn accumulator(&self) -> Result<StateAccumulator, StorageError> {
-        let bytes = self.storage.get(Space::Meta, meta::ACCUMULATOR)?.ok_or_else(|| corrupt("root accumulator", "missing"))?;
-        StateAccumulator::from_bytes(&bytes).ok_or_else(|| corrupt("root accumulator", "wrong size"))
+    /// The commitment to the state as of the last batch in storage: of the head, unless a commit is under way.
+    pub fn commitment(&self) -> Result<StateCommitment, StorageError> {
+        read_commitment(&|space, key| self.storage.get(space, key))
     }
 
     /// A block from memory, and whether there can be one.
@@ -384,6 +386,12 @@ pub fn read_header(get: Get<'_>, number: u64) -> Result<Option<(BlockHeader, Vec
         return Err(at_height(number)(corrupt("block header", format!("it says height {}", header.number))));
     }
     Ok(Some((header, signatures)))
+}
+
+/// The commitment to the state of the last batch in a database.
+pub fn read_commitment(get: Get<'_>) -> Result<StateCommitment, StorageError> {
+    let bytes = get(Space::Meta, meta::COMMITMENT)?.ok_or_else(|| corrupt("state commitment", "missing"))?;
+    StateCommitment::from_bytes(&bytes).ok_or_else(|| corrupt("state commitment", "wrong size"))
 }
 
 /// Reads a whole block; `None` when it has no header there.

@@ -13,7 +13,7 @@ pub mod verifier;
 
 pub use blockchain::{BlockChain, ChainHead, Commit, Totals};
 pub use txpool::{PoolConfig, PoolCounters, Submitter, TxPool, Verdict};
-pub use verifier::{BlockExecutor, BlockOrder, ExecutedBlock, ParallelVerifier, SerialVerifier, SignatureVerifier};
+pub use verifier::{BlockExecutor, BlockOrder, Crew, ExecutedBlock, ParallelVerifier, SerialVerifier, SignatureVerifier};
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use millrace_base::{Address, B256, Block, BlockHeader, Bytes, GroupId, KeyPair, 
 use millrace_core::root::StateAccumulator;
 use millrace_core::state::codec;
 use millrace_core::storage::memory::MemoryStorage;
-use millrace_core::{Durability, Space, Storage};
+use millrace_core::{Durability, Space, StateCommitment, StateKind, Storage};
 use millrace_vm::EvmRules;
 
 use crate::{
@@ -32,7 +32,13 @@ fn open(storage: &Arc<dyn Storage>) -> Node {
         None => {
             let header = BlockHeader { timestamp_ms: 1, ..BlockHeader::default() };
             let block = Block { hash: header.hash(), header, signatures: Vec::new(), transactions: Vec::new(), receipts: Vec::new() };
-            let genesis = Commit { block: Arc::new(block), writes: Vec::new(), accumulator: StateAccumulator::new(), epoch_start: None };
+            let genesis = Commit {
+                block: Arc::new(block),
+                writes: Vec::new(),
+                nodes: Vec::new(),
+                commitment: StateCommitment::empty(StateKind::Storage),
+                epoch_start: None,
+            };
             BlockChain::create(Arc::clone(storage), Durability::Power, 1 << 20, genesis).unwrap()
         }
     };
@@ -69,7 +75,7 @@ impl Node {
             sealer_list: vec![NodeId([2; 64])],
             transactions,
             state: self.chain.state(),
-            accumulator: &self.chain.accumulator().unwrap(),
+            commitment: &self.chain.commitment().unwrap(),
             hashes: &self.chain,
         };
         self.executor.execute(order).unwrap()
@@ -85,7 +91,13 @@ impl Node {
         let executed = self.execute(taken.clone());
         assert_eq!(executed.block, self.execute(taken).block, "the same order gives the same block");
         let block = Arc::new(executed.block);
-        let commit = Commit { block: Arc::clone(&block), writes: executed.writes, accumulator: executed.accumulator, epoch_start: None };
+        let commit = Commit {
+            block: Arc::clone(&block),
+            writes: executed.writes,
+            nodes: executed.nodes,
+            commitment: executed.commitment,
+            epoch_start: None,
+        };
         self.chain.commit(&[commit]).unwrap();
         assert!(self.pool.on_committed(block.header.number, &block.transactions).is_empty());
         block

@@ -115,6 +115,12 @@ pub enum Input {
     Block(Box<FinalBlock>),
     /// Whether transactions wait in the pool that no proposal holds: a leader that leaves them waiting is replaced.
     Pending(bool),
+    /// The members of the group with which this node has a session now, ascending; told at the start and whenever it changes. It says
+    /// nothing of those who are connected but silent.
+    Reachable(Vec<NodeId>),
+    /// This node is about to stop, or to close the group: others shall not wait for it. What is in flight may still be finished, but
+    /// nothing new is begun. There is no way back but a new start.
+    Leaving,
     /// Time passed; see [`Engine::deadline_ms`].
     Tick,
 }
@@ -163,8 +169,8 @@ pub enum Effect {
         /// Nodes that vouched for it and so have them, best first.
         holders: Vec<NodeId>,
     },
-    /// After a restart: transactions of a proposal that is still in flight, from the vote log. The pool takes them as reserved for the
-    /// height and gives them to nodes that ask for them: nobody else may have them.
+    /// Transactions of a proposal in flight that the engine has itself: from the vote log after a restart, or from its raft log. The pool
+    /// takes them as reserved for the height, in the place of others, and gives them to nodes that ask: nobody else may have them.
     Restore {
         /// Height of the proposal.
         height: u64,
@@ -232,7 +238,7 @@ pub struct SealerStatus {
 /// What an engine says about itself, for status queries.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct EngineStatus {
-    /// Current view.
+    /// Current view; of Raft the term.
     pub view: u64,
     /// View it is moving to; equal to `view` when it is not.
     pub to_view: u64,

@@ -5,6 +5,16 @@
 
 use millrace_base::{B256, NodeId, keccak256};
 
+/// Which faults of sealers a group's quorums are made for; fixed by its genesis.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Faults {
+    /// A sealer may say anything (PBFT): n > 3f.
+    #[default]
+    Byzantine,
+    /// A sealer may stop at any time and come back with its data (Raft): n > 2f.
+    Crash,
+}
+
 /// Membership and consensus settings that govern a range of heights.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Epoch {
@@ -12,6 +22,8 @@ pub struct Epoch {
     pub start: u64,
     /// Voting members, sorted by node id; a sealer's index is its position.
     pub sealers: Vec<NodeId>,
+    /// What quorums are made for.
+    pub faults: Faults,
     /// `tx_count_limit`: transactions in one block.
     pub tx_count_limit: u64,
     /// `tx_gas_limit`: gas of each transaction.
@@ -21,9 +33,13 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// Faulty sealers tolerated: ⌊(n−1)/3⌋.
+    /// Faulty sealers tolerated: ⌊(n−1)/3⌋, or ⌊(n−1)/2⌋ where they can only stop.
     pub fn max_faulty(&self) -> usize {
-        self.sealers.len().saturating_sub(1) / 3
+        let others = self.sealers.len().saturating_sub(1);
+        match self.faults {
+            Faults::Byzantine => others / 3,
+            Faults::Crash => others / 2,
+        }
     }
 
     /// Distinct sealers whose votes decide: n − f.
@@ -63,6 +79,9 @@ impl Epoch {
         for sealer in &self.sealers {
             bytes.extend_from_slice(&sealer.0);
         }
+        if self.faults == Faults::Crash {
+            bytes.extend_from_slice(b"crash");
+        }
         keccak256(bytes)
     }
 }
@@ -73,7 +92,7 @@ mod tests {
 
     fn epoch(count: u8) -> Epoch {
         let sealers = (0..count).map(|i| NodeId([i; 64])).collect();
-        Epoch { start: 1, sealers, tx_count_limit: 1000, tx_gas_limit: 300_000_000, consensus_timeout_ms: 3000 }
+        Epoch { start: 1, sealers, faults: Faults::Byzantine, tx_count_limit: 1000, tx_gas_limit: 300_000_000, consensus_timeout_ms: 3000 }
     }
 
     #[test]
@@ -81,6 +100,13 @@ mod tests {
         let expected = [(1, 0, 1), (2, 0, 2), (3, 0, 3), (4, 1, 3), (6, 1, 5), (7, 2, 5), (10, 3, 7)];
         for (count, faulty, quorum) in expected {
             assert_eq!((epoch(count).max_faulty(), epoch(count).quorum()), (faulty, quorum));
+        }
+    }
+
+    #[test]
+    fn quorum_is_a_majority_where_sealers_can_only_stop() {
+        for (count, quorum) in [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3), (7, 4)] {
+            assert_eq!(Epoch { faults: Faults::Crash, ..epoch(count) }.quorum(), quorum);
         }
     }
 
@@ -100,6 +126,7 @@ mod tests {
             Epoch { tx_count_limit: 1, ..base.clone() },
             epoch(3),
             Epoch { tx_gas_limit: 7, ..base.clone() },
+            Epoch { faults: Faults::Crash, ..base.clone() },
         ];
         assert!(others.iter().all(|other| other.digest() != base.digest()));
     }

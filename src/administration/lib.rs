@@ -8,8 +8,9 @@ pub mod epoch;
 pub mod pbft;
 #[cfg(feature = "planted")]
 pub mod planted;
+pub mod raft;
 pub mod sealer;
 pub mod sync;
 
 pub use engine::{Effect, Engine, Input, Proposal};
-pub use epoch::Epoch;
+pub use epoch::{Epoch, Faults};

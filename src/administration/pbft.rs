@@ -12,21 +12,22 @@
 //! honest one. Across views, whatever a quorum committed was first recorded as a certificate by each of them, and every new view
 //! is made of a quorum of view changes that carry those certificates. Promises outlive restarts because they are in the vote log
 //! before anything that rests on them leaves. The parts: [`order`] one view, [`view_change`] and [`certificate`] from view to view,
-//! [`finality`] from ordered to durable, [`import`] blocks from sync, [`repair`] lost messages, [`records`] restarts.
+//! [`finality`] from ordered to durable, [`import`] blocks from sync, [`repair`] lost messages, [`reach`] lost sealers, [`records`] restarts.
 //!
 //! One sealer is a real quorum of one and goes through every step above, without certificates: after a restart it begins a view it
 //! never voted in.
 
-mod certificate;
-mod early;
+pub(crate) mod certificate;
+pub(crate) mod early;
 mod finality;
-mod import;
-mod message;
+pub(crate) mod import;
+pub(crate) mod message;
 mod order;
-mod records;
+mod reach;
+pub(crate) mod records;
 mod repair;
-mod signing;
-mod slot;
+pub(crate) mod signing;
+pub(crate) mod slot;
 mod status;
 mod timer;
 mod view_change;
@@ -41,7 +42,8 @@ use crate::epoch::Epoch;
 use certificate::Verifier;
 use early::Early;
 use import::Parked;
-use message::{Hash, Message, Stable, VoteKind, contents_of};
+use message::{Content, Hash, Message, Stable, VoteKind, contents_of};
+use reach::Reach;
 use records::{Memory, Promises, Record};
 use repair::Peer;
 use slot::{Slot, Standing};
@@ -124,6 +126,7 @@ pub struct PbftEngine {
     /// Early messages whose time has come.
     replay: VecDeque<(NodeId, Bytes)>,
     peers: BTreeMap<NodeId, Peer>,
+    reach: Reach,
     evidence: BTreeSet<(u32, u64, u64, VoteKind)>,
     last_refusal: String,
     is_halted: bool,
@@ -180,6 +183,7 @@ impl PbftEngine {
             early: Early::default(),
             replay: VecDeque::new(),
             peers: BTreeMap::new(),
+            reach: Reach::default(),
             evidence: BTreeSet::new(),
             last_refusal: String::new(),
             is_halted: false,
@@ -200,28 +204,40 @@ impl PbftEngine {
             return;
         }
         let floor = self.promises.floor;
-        self.changing = (floor > 0).then_some(Changing { to: floor, own: None, resend: (1, 1) });
+        if let Some(new_view) = memory.new_view {
+            self.stand_in(new_view);
+            self.remember_passed_over();
+        }
+        self.changing = (floor > self.view).then_some(Changing { to: floor, own: None, resend: (1, 1) });
         for (height, prepared) in memory.prepared {
             let transactions = prepared.transactions.clone();
             let slot = self.slots.entry(height).or_default();
             slot.logged = Some(prepared.digest);
-            // In view 0 what was accepted stands; a later view begins with its proof and says itself what is proposed.
-            if floor == 0 && prepared.certificate.view == 0 {
+            // What was accepted in the present view stands; a view that is still to come says itself what is proposed.
+            if floor == self.view && prepared.certificate.view == floor {
                 let (brief, view) = (prepared.certificate.brief, prepared.certificate.view);
+                let mut frame = None;
                 for (sealer, kind, signature) in &prepared.certificate.signers {
                     let (sealer, kind, signature) = (*sealer, *kind, *signature);
                     let (epoch, subject) = (brief.epoch, prepared.digest.0);
-                    slot.votes.insert_valid(message::Vote { kind, epoch, height, view, subject, sealer, signature });
+                    let vote = message::Vote { kind, epoch, height, view, subject, sealer, signature };
+                    slot.votes.insert_valid(vote);
+                    // Its leader may have lost it: it was not prepared there.
+                    if kind == VoteKind::Propose {
+                        frame = Some(Message::Propose(vote, Content::from(&prepared.header)).encode());
+                    }
                 }
                 slot.prepared = Some(prepared);
                 let digest = slot.prepared.as_ref().map(|prepared| prepared.digest).expect("just set");
                 slot.adopt(digest, Standing::Linked);
+                slot.frame = frame;
                 (slot.is_gathering, slot.is_reserved) = (true, true);
             } else {
                 slot.prepared = Some(prepared);
             }
             self.effects.push(Effect::Restore { height, transactions });
         }
+        self.propose_planned();
         if self.promises.pending_change().is_some() {
             self.say_change();
         }
@@ -255,6 +271,8 @@ impl PbftEngine {
             Ok(Message::Fetch(height, digest)) => self.on_fetch(from, height, digest),
             Ok(Message::Content(content)) => self.on_content(content),
             Ok(Message::Status(status)) => self.on_status(from, &status),
+            Ok(Message::Gone(epoch, gone)) => self.on_gone(from, epoch, gone),
+            Ok(Message::Pass(epoch, view, height)) => self.on_pass(from, epoch, (view, height)),
             Err(reason) => self.refuse(from, reason),
         }
     }
@@ -268,6 +286,8 @@ impl PbftEngine {
             Input::Committed { height } => self.on_committed(height),
             Input::Block(block) => self.on_block(*block),
             Input::Pending(is_pending) => self.is_pending = is_pending,
+            Input::Reachable(nodes) => self.on_reachable(nodes),
+            Input::Leaving => self.on_leaving(),
             Input::Tick => {}
         }
     }
@@ -295,8 +315,13 @@ impl PbftEngine {
     }
 
     fn run_timers(&mut self) {
+        self.tell_gone();
+        self.tell_pass();
         self.timer.wait(self.is_waiting());
         let now_ms = self.timer.now_ms();
+        if self.leave_the_gone() {
+            self.settle();
+        }
         if self.timer.due_ms(self.patience_ms()).is_some_and(|due| now_ms >= due) {
             self.on_timeout();
             self.settle();
@@ -332,7 +357,11 @@ impl Engine for PbftEngine {
             return None;
         }
         let timeout = self.timer.due_ms(self.patience_ms());
-        [timeout, self.heartbeat_due_ms()].into_iter().flatten().min().map(|due| self.timer.outer_at(due))
+        [timeout, self.heartbeat_due_ms(), self.gone_due_ms(), self.pass_due_ms()]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|due| self.timer.outer_at(due))
     }
 
     fn status(&self) -> EngineStatus {
@@ -342,4 +371,4 @@ impl Engine for PbftEngine {
 
 #[cfg(test)]
 #[path = "pbft/tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -30,7 +30,7 @@ use options::{Family, Recovery};
 const FORMAT_KEY: &[u8] = b"format";
 
 /// The layout this version reads and writes. A change of families, keys or encodings of an engine's own is a new number.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Read ahead while a whole database is read.
 const VERIFY_READAHEAD_BYTES: usize = 2 << 20;

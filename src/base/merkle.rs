@@ -7,7 +7,7 @@ use alloy_primitives::{B256, keccak256};
 use alloy_rlp::Encodable;
 
 /// Children of one node.
-const WIDTH: usize = 16;
+pub const WIDTH: usize = 16;
 
 /// Siblings of a node inside its group, as raw node bytes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -33,13 +33,35 @@ fn parents(level: &[Vec<u8>]) -> Vec<Vec<u8>> {
     level.chunks(WIDTH).map(|group| keccak256(group.concat()).to_vec()).collect()
 }
 
+/// The nodes above the leaves `first`, `first` + 1, ... with these hashes, for roots that several threads compute. `first` is a multiple
+/// of [`WIDTH`].
+pub fn parents_of_leaves(first: usize, hashes: &[B256]) -> Vec<B256> {
+    let mut bytes = Vec::with_capacity(WIDTH * 36);
+    let parent = |(group, hashes): (usize, &[B256])| {
+        bytes.clear();
+        for (position, hash) in hashes.iter().enumerate() {
+            (first + group * WIDTH + position).encode(&mut bytes);
+            bytes.extend_from_slice(hash.as_slice());
+        }
+        keccak256(&bytes)
+    };
+    hashes.chunks(WIDTH).enumerate().map(parent).collect()
+}
+
+/// The root over all nodes above the leaves, of which there are at least two.
+pub fn root_of_parents(mut level: Vec<B256>) -> B256 {
+    while level.len() > 1 {
+        level = level.chunks(WIDTH).map(|group| keccak256(group.concat())).collect();
+    }
+    keccak256(level.first().map(B256::as_slice).unwrap_or_default())
+}
+
 /// The root over `hashes`; the hash of nothing when there are none.
 pub fn root(hashes: &[B256]) -> B256 {
-    let mut level = leaves(hashes);
-    while level.len() > 1 {
-        level = parents(&level);
+    match hashes {
+        [only] => keccak256(leaf(0, only)),
+        _ => root_of_parents(parents_of_leaves(0, hashes)),
     }
-    keccak256(level.first().map(Vec::as_slice).unwrap_or_default())
 }
 
 /// The proof that `hashes[index]` is part of the root, leaf level first; `None` when there is no such leaf.

@@ -37,6 +37,19 @@ pub struct Receipt {
     pub logs: Vec<LogEntry>,
 }
 
+impl LogEntry {
+    /// RLP of a list of logs.
+    pub fn encode_list(logs: &[Self]) -> Vec<u8> {
+        let mut payload = Vec::new();
+        for log in logs {
+            wrap_list(&encode_log(log), &mut payload);
+        }
+        let mut out = Vec::with_capacity(payload.len() + 9);
+        wrap_list(&payload, &mut out);
+        out
+    }
+}
+
 impl Receipt {
     /// Computes the bloom from the logs.
     pub fn bloom_of(logs: &[LogEntry]) -> Bloom {
@@ -60,11 +73,7 @@ impl Receipt {
         self.status.encode(&mut payload);
         self.output.0.encode(&mut payload);
         self.remain_gas.encode(&mut payload);
-        let mut logs = Vec::new();
-        for log in &self.logs {
-            wrap_list(&encode_log(log), &mut logs);
-        }
-        wrap_list(&logs, &mut payload);
+        payload.extend_from_slice(&LogEntry::encode_list(&self.logs));
         let mut out = Vec::with_capacity(payload.len() + 4);
         wrap_list(&payload, &mut out);
         out

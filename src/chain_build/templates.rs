@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
+use millrace_administration::raft::ElectionTimes;
 use millrace_base::{ChainId, GroupId, NodeId};
+use millrace_core::StateKind;
+use millrace_ledger::genesis::Consensus;
 use millrace_vm::EvmRules;
 
 use super::node_files::NetworkPlace;
@@ -102,7 +105,7 @@ pub fn config_ini(node: &NodeText<'_>) -> String {
     durability=power
     ; text or json
     log_format=text
-    ; also: verify_threads, execute_threads (default: all cores), cache_mb (default: 256), pin_cores, window (default: 8 heights in flight)
+    ; also: verify_threads, execute_threads, parallel_threads (default: all cores), cache_mb (default: 256), pin_cores, window (default: 8 heights in flight)
 ",
         channel.ip(),
         channel.port(),
@@ -115,7 +118,14 @@ pub fn config_ini(node: &NodeText<'_>) -> String {
 }
 
 /// `group.N.genesis`.
-pub fn group_genesis(group: GroupId, timestamp_ms: u64, sealers: &[NodeId], rules: EvmRules) -> String {
+pub fn group_genesis(
+    group: GroupId,
+    timestamp_ms: u64,
+    sealers: &[NodeId],
+    rules: EvmRules,
+    consensus: Consensus,
+    state: StateKind,
+) -> String {
     let sealers = sealers.iter().enumerate().fold(String::new(), |mut text, (index, sealer)| {
         writeln!(text, "    node.{index}={sealer}").expect("writing to a string cannot fail");
         text
@@ -125,16 +135,27 @@ pub fn group_genesis(group: GroupId, timestamp_ms: u64, sealers: &[NodeId], rule
         EvmRules::Fisco2 { free_storage } => format!("    enable_free_storage={free_storage}"),
         EvmRules::Fork(_) => format!("    ; fisco2 or an Ethereum fork\n    rules={rules}"),
     };
+    let consensus = match consensus {
+        Consensus::Pbft => "consensus_type=pbft".to_owned(),
+        Consensus::Raft(ElectionTimes { min_ms, max_ms }) => format!(
+            "; for sealers that may stop but never lie: a majority decides
+    consensus_type=raft
+    ; ms without a leader after which a sealer asks for votes
+    min_elect_time={min_ms}
+    max_elect_time={max_ms}"
+        ),
+    };
     format!(
         "; This file must be the same on all nodes of the group, and must never change.
 [consensus]
-    consensus_type=pbft
+    {consensus}
     max_trans_num=1000
     ; seconds
     consensus_timeout=3
 {sealers}
 [state]
-    type=storage
+    ; storage: latest values; mpt: Ethereum's tries, every block's accounts stay readable and provable
+    type={state}
 [tx]
     gas_limit=300000000
 [group]

@@ -23,6 +23,8 @@ pub(crate) fn plan(output: &Path) -> ChainPlan {
         rpc_ip: ip,
         days: 365,
         rules: EvmRules::default(),
+        state: millrace_core::StateKind::Storage,
+        consensus: ConsensusPlan::default(),
         timestamp_ms: 1_700_000_000_000,
         reach: Reach::Network,
         program: Program::Link("/bin/true".into()),

@@ -68,7 +68,8 @@ impl ChainDirectory {
         let (key, directory) = (KeyPair::generate(), staging.join(&name));
         write_node(&Identity { name: &name, ip: new.ip, key: &key }, &agency, &chain, &directory)?;
         for files in &groups {
-            write_group(&directory.join("conf"), files.group, &files.genesis, &files.settings)?;
+            let settings = with_own_database(&files.settings, new.ip, &name);
+            write_group(&directory.join("conf"), files.group, &files.genesis, &settings)?;
         }
         configure(sponsor, &place, &peers, &directory.join("config.ini"))?;
         let target = machine.join(&name);
@@ -108,6 +109,20 @@ fn group_files(nodes: &[PresentNode], group: GroupId) -> Result<GroupFiles, Faul
         }
     }
     Ok(GroupFiles { group, genesis, settings: read_text(&path(first, "ini"))?, holder: first.directory.clone() })
+}
+
+/// Settings of a group with a database of the new node's own, where they name one: on its sponsor's it would fence the sponsor off.
+fn with_own_database(settings: &str, ip: IpAddr, name: &str) -> String {
+    let entry = |line: &str| line.split_once('=').map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()));
+    if !settings.lines().any(|line| entry(line) == Some(("type".into(), "mysql".into()))) {
+        return settings.to_owned();
+    }
+    let machine = ip.to_string().replace(['.', ':'], "_");
+    let own = |line: &str| match entry(line) {
+        Some((key, database)) if key == "db_name" => format!("    db_name={database}_{machine}_{name}\n"),
+        _ => format!("{line}\n"),
+    };
+    settings.lines().map(own).collect()
 }
 
 fn endpoint(node: &PresentNode) -> Result<String, Fault> {

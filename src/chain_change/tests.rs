@@ -10,7 +10,7 @@ use crate::certificates::{expiry, facts, read};
 use crate::chain_build::files::old_name;
 use crate::chain_build::tests::{group, mode, one_node, openssl_accepts, plan};
 use crate::chain_build::{self, Ports, Program};
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, StorageConfig};
 
 const KEEP: Renewal = Renewal { days: 10, keys: KeyChoice::Keep };
 
@@ -60,6 +60,21 @@ fn node_that_joins_has_certificates_groups_and_peers_and_is_no_sealer() {
     let names: Vec<&str> = days.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["conf/channel_cert/ca.crt", "conf/channel_cert/node.crt", "conf/p2p-ca.crt", "conf/p2p.crt"]);
     assert!(days.iter().all(|(name, days)| (if name.contains("ca.crt") { 364..=365 } else { 59..=60 }).contains(days)), "{days:?}");
+}
+
+#[test]
+fn node_that_joins_a_group_in_a_database_gets_a_database_of_its_own() {
+    let scratch = tempfile::tempdir().unwrap();
+    let output = scratch.path().join("nodes");
+    let chain = chain(&output);
+    let settings = output.join("127.0.0.1/node0/conf/group.1.ini");
+    let text = fs::read_to_string(&settings).unwrap();
+    let database = "type = mysql\n    db_username=u\n    db_passwd=p\n    db_name = bank_1";
+    fs::write(&settings, text.replace("type=rocksdb", database)).unwrap();
+    let config = load(&chain.add_node(&new_node("bank", "127.0.0.1", &[group(1)])).unwrap());
+    let StorageConfig::Mysql(config) = &config.groups[0].storage else { panic!("the storage is its sponsor's kind") };
+    assert_eq!(config.database, "bank_1_127_0_0_1_node3");
+    assert_eq!(config.password.reveal(), "p");
 }
 
 #[test]

@@ -15,9 +15,10 @@ use indicatif::ProgressBar;
 use millrace_base::clock::{Clock, SystemClock};
 use millrace_base::fault::{Fault, FaultKind};
 use millrace_base::{ChainId, GroupId};
+use millrace_core::StateKind;
 use millrace_vm::EvmRules;
 
-use crate::chain_build::{self, ChainPlan, Machine, Placement, Ports, Program, Reach};
+use crate::chain_build::{self, ChainPlan, ConsensusPlan, Machine, Placement, Ports, Program, Reach};
 
 /// Commands about chains.
 #[derive(Subcommand, Debug)]
@@ -55,6 +56,7 @@ pub fn chain(command: ChainCommand) -> Result<ExitCode, Fault> {
   millrace chain build --nodes 4 --groups 2                       four nodes on this machine, all in groups 1 and 2
   millrace chain build --agency bank=2 --agency shop=2            two agencies with two nodes each
   millrace chain build --nodes 3 --group 1=node0,node1 --group 2=node1,node2
+  millrace chain build --nodes 3 --groups 2 --consensus pbft,2=raft
   millrace chain build -l 10.0.0.1:1,10.0.0.2:1 --groups 2 --agency bank -o bank-chain
   millrace chain build -f machines.conf        lines of the file: 10.0.0.1:2 bank 1,2
 
@@ -100,9 +102,12 @@ pub struct BuildArguments {
     /// The program to place beside the nodes; default: this one.
     #[arg(short = 'e', long, value_name = "FILE")]
     program: Option<PathBuf>,
-    /// Consensus.
+    /// Consensus of the groups: pbft (sealers may lie), raft (sealers may only stop), or by group: "pbft,2=raft".
     #[arg(short = 'c', long, value_name = "TYPE", default_value = "pbft")]
-    consensus: String,
+    consensus: ConsensusPlan,
+    /// State: storage (latest values), or mpt (Ethereum's tries: history and proofs).
+    #[arg(long, value_name = "TYPE", default_value_t = StateKind::Storage)]
+    state: StateKind,
     /// Storage.
     #[arg(short = 's', long, value_name = "TYPE", default_value = "rocksdb")]
     storage: String,
@@ -144,7 +149,13 @@ fn build(arguments: BuildArguments) -> Result<ExitCode, Fault> {
             "leave -g out: chains use Keccak-256 and secp256k1",
         ));
     }
-    refuse_lacking("consensus", &arguments.consensus, "pbft")?;
+    if arguments.storage == "mysql" {
+        let what = "databases on servers have names and accounts that this command does not know";
+        return Err(refuse(
+            what,
+            "build with rocksdb and write the section [storage] of each conf/group.N.ini before the first start: docs/operating.md",
+        ));
+    }
     refuse_lacking("storage", &arguments.storage, "rocksdb")?;
     let program = match arguments.program.clone() {
         Some(program) => program,
@@ -159,6 +170,8 @@ fn build(arguments: BuildArguments) -> Result<ExitCode, Fault> {
         rpc_ip: IpAddr::V4(if arguments.public_rpc { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST }),
         days: arguments.days,
         rules: arguments.rules.chosen()?.unwrap_or_default(),
+        state: arguments.state,
+        consensus: arguments.consensus,
         timestamp_ms: SystemClock.now_ms(),
         reach: Reach::Network,
         program: Program::Copy(program),

@@ -9,7 +9,7 @@ mod figures;
 mod snapshot;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,7 +22,7 @@ use millrace_ledger::verify::{Progress, Report, VerifyError, verify_database};
 
 use self::bar::Bar;
 use crate::config::{GroupConfig, NodeConfig};
-use crate::node::open_read_only;
+use crate::node::{DatabasePlace, open_read_only};
 
 /// Commands about databases.
 #[derive(Subcommand, Debug)]
@@ -99,7 +99,7 @@ impl NodeGroup {
 }
 
 /// One database: what to call it, and where it lies.
-type Database = (String, PathBuf);
+type Database = (String, DatabasePlace);
 
 fn databases(selection: &Selection) -> Result<Vec<Database>, Fault> {
     let fault = |what: String| {
@@ -108,7 +108,8 @@ fn databases(selection: &Selection) -> Result<Vec<Database>, Fault> {
     if !selection.dir.is_dir() {
         return Err(fault(format!("{} is no directory", selection.dir.display())));
     }
-    let mut found = Vec::new();
+    let on_servers = on_servers(selection);
+    let mut found: Vec<(GroupId, DatabasePlace)> = on_servers.as_ref().map_or_else(|_| Vec::new(), Clone::clone);
     for parent in [selection.dir.clone(), selection.dir.join("data")] {
         let Ok(entries) = fs::read_dir(&parent) else { continue };
         for entry in entries.flatten() {
@@ -116,16 +117,26 @@ fn databases(selection: &Selection) -> Result<Vec<Database>, Fault> {
             let group = name.strip_prefix("group").and_then(|id| id.parse().ok()).and_then(GroupId::new);
             let path = entry.path().join("block");
             match group {
-                Some(group) if path.is_dir() && selection.group.is_none_or(|wanted| wanted == group) => found.push((group, path)),
+                // What lies here beside a database on a server is of a time before it.
+                Some(group)
+                    if path.is_dir()
+                        && selection.group.is_none_or(|wanted| wanted == group)
+                        && !found.iter().any(|(known, _)| *known == group) =>
+                {
+                    found.push((group, DatabasePlace::Directory(path)));
+                }
                 _ => {}
             }
         }
     }
-    found.sort_unstable();
-    let mut databases: Vec<Database> = found.into_iter().map(|(group, path)| (format!("group {group}"), path)).collect();
+    found.sort_by_key(|(group, _)| *group);
+    let mut databases: Vec<Database> = found.into_iter().map(|(group, place)| (format!("group {group}"), place)).collect();
     // Without a group to look for, the directory may itself be a database.
     if databases.is_empty() && selection.dir.join("CURRENT").is_file() {
-        databases.push((selection.dir.display().to_string(), selection.dir.clone()));
+        databases.push((selection.dir.display().to_string(), DatabasePlace::Directory(selection.dir.clone())));
+    }
+    if databases.is_empty() {
+        on_servers?;
     }
     match (databases.is_empty(), selection.group) {
         (false, _) => Ok(databases),
@@ -134,31 +145,45 @@ fn databases(selection: &Selection) -> Result<Vec<Database>, Fault> {
     }
 }
 
+/// The databases on servers that a node's configuration names, if the directory is a node's.
+fn on_servers(selection: &Selection) -> Result<Vec<(GroupId, DatabasePlace)>, Fault> {
+    let file = selection.dir.join("config.ini");
+    if !file.is_file() {
+        return Ok(Vec::new());
+    }
+    let place = |group: &GroupConfig| match DatabasePlace::from(group) {
+        DatabasePlace::Directory(_) => None,
+        server => Some((group.genesis.group, server)),
+    };
+    let groups = NodeConfig::read_groups(&file)?;
+    Ok(groups.iter().filter_map(place).filter(|(group, _)| selection.group.is_none_or(|wanted| wanted == *group)).collect())
+}
+
 fn verify(selection: &Selection) -> Result<ExitCode, Fault> {
     let mut clean = true;
-    for (name, path) in databases(selection)? {
-        let storage = open_read_only(&path)?;
+    for (name, place) in databases(selection)? {
+        let storage = open_read_only(&place)?;
         let started = Instant::now();
         match verify_with_progress(&name, &storage) {
             Ok(report) => {
-                let Report { height, head, transactions, kept_from, state_values, state_root } = report;
+                let Report { height, head, transactions, kept_from, state_values, state_root, state } = report;
                 let kept = if kept_from > 1 { format!(" (bodies from {kept_from} on)") } else { String::new() };
                 super::print(&format!(
-                    "{name}: clean: blocks 0 to {height}{kept}, {transactions} transactions, {state_values} state values, head {head}, state root {state_root} ({:.1} s)\n",
+                    "{name}: clean: blocks 0 to {height}{kept}, {transactions} transactions, {state_values} values of {state} state, head {head}, state root {state_root} ({:.1} s)\n",
                     started.elapsed().as_secs_f64()
                 ))?;
             }
             Err(error) => {
                 clean = false;
-                super::print(&format!("{name}: DAMAGED: {error}\n  what to do: {}\n", remedy(&path)))?;
+                super::print(&format!("{name}: DAMAGED: {error}\n  what to do: {}\n", remedy(&place)))?;
             }
         }
     }
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-fn remedy(path: &Path) -> String {
-    format!("keep {} as evidence, and restore the directory from a copy that is clean", path.display())
+fn remedy(place: &DatabasePlace) -> String {
+    format!("keep {place} as evidence, and restore it from a copy that is clean")
 }
 
 fn verify_with_progress(name: &str, storage: &Arc<dyn Storage>) -> Result<Report, VerifyError> {
@@ -173,6 +198,8 @@ fn verify_with_progress(name: &str, storage: &Arc<dyn Storage>) -> Result<Report
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

@@ -6,6 +6,7 @@
 mod children;
 mod description;
 mod directory;
+mod mysql;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,10 +14,11 @@ use std::time::Instant;
 
 use clap::Args;
 use millrace_base::fault::{Fault, FaultKind};
+use millrace_core::StateKind;
 
-use super::chain::{RulesArguments, parse_placement, refuse_lacking};
+use super::chain::{RulesArguments, parse_placement};
 use super::run::{STOP_DEADLINE, StopSignals, log_notes};
-use crate::chain_build::Placement;
+use crate::chain_build::{ConsensusPlan, Placement};
 use crate::config::NodeConfig;
 use crate::logging;
 use crate::node::Node;
@@ -31,6 +33,7 @@ use description::Description;
   millrace devnet --groups 4 --dir /tmp/net5 --json      four groups; one JSON line on standard output when ready
   millrace devnet --nodes 3 --group 1=node0,node1 --group 2=node1,node2 --dir /tmp/net6
   millrace devnet --dir /tmp/fisco --evm fisco2          opcodes and gas of FISCO BCOS 2.x
+  millrace devnet --dir /tmp/sql --storage mysql         blocks and state in a MariaDB that the network starts in /tmp/sql/mysql
 
 SIGINT (Ctrl-C) stops in order; the same command starts the same chain again, nodes added by `chain add-node` included. To begin
 anew, remove the directory. Ports are the first node's, each further node has one more; metrics and health are at the RPC port
@@ -57,15 +60,22 @@ pub struct DevnetArguments {
     /// First P2P port [default: 30300, or what the directory has].
     #[arg(long, value_name = "PORT")]
     p2p_port: Option<u16>,
-    /// Consensus: pbft.
-    #[arg(long, value_name = "TYPE", default_value = "pbft")]
-    consensus: String,
-    /// State: storage.
-    #[arg(long, value_name = "TYPE", default_value = "storage")]
-    state: String,
-    /// Storage: rocksdb.
-    #[arg(long, value_name = "TYPE", default_value = "rocksdb")]
-    storage: String,
+    /// Consensus of the groups: pbft (sealers may lie), raft (sealers may only stop), or by group: "pbft,2=raft" [default: pbft, or what
+    /// the directory has].
+    #[arg(long, value_name = "TYPE")]
+    consensus: Option<ConsensusPlan>,
+    /// State: storage (latest values), or mpt (Ethereum's tries: history and proofs) [default: storage, or what the directory has].
+    #[arg(long, value_name = "TYPE")]
+    state: Option<StateKind>,
+    /// Storage: rocksdb or mysql [default: rocksdb, or what the directory has].
+    #[arg(long, value_name = "TYPE")]
+    storage: Option<String>,
+    /// The server of mysql storage; the account's password is in MILLRACE_MYSQL_PASSWORD [default: a MariaDB of the network's own].
+    #[arg(long, value_name = "HOST:PORT")]
+    mysql: Option<String>,
+    /// The account on that server; it must be allowed to make databases.
+    #[arg(long, value_name = "NAME", default_value = "millrace", requires = "mysql")]
+    mysql_user: String,
     #[command(flatten)]
     rules: RulesArguments,
     /// Print one JSON line with all endpoints when every node is ready, and nothing else.
@@ -80,6 +90,8 @@ pub fn devnet(arguments: DevnetArguments) -> Result<ExitCode, Fault> {
     let signals = StopSignals::listen()?;
     let network = directory::prepare(&arguments)?;
     let mut configs = network.nodes.iter().map(|node| NodeConfig::load(&node.join("config.ini"))).collect::<Result<Vec<_>, _>>()?;
+    // Stopped when the nodes have ended, whichever way this function is left.
+    let _server = mysql::start(&network.root, &configs)?;
     let description = Description::of(&configs, &network.root);
     match configs.len() {
         1 => run_here(configs.remove(0), description, &arguments, signals),
@@ -134,9 +146,13 @@ fn refuse(what: impl Into<String>, remedy: impl Into<String>) -> Fault {
 }
 
 fn refuse_what_is_not_there_yet(arguments: &DevnetArguments) -> Result<(), Fault> {
-    refuse_lacking("consensus", &arguments.consensus, "pbft")?;
-    refuse_lacking("state", &arguments.state, "storage")?;
-    refuse_lacking("storage", &arguments.storage, "rocksdb")
+    if arguments.mysql.is_some() && arguments.storage.as_deref() != Some("mysql") {
+        return Err(refuse("--mysql names a server, and the storage is not mysql", "add --storage mysql, or leave --mysql out"));
+    }
+    match arguments.storage.as_deref() {
+        None | Some("rocksdb" | "mysql") => Ok(()),
+        Some(other) => Err(refuse(format!("storage \"{other}\" is not supported by this version"), "supported: rocksdb, mysql")),
+    }
 }
 
 #[cfg(test)]
@@ -177,7 +193,15 @@ mod tests {
         assert_eq!(started.groups, built.groups);
         assert_eq!(started.rpc.listen.port(), 9600);
         assert_eq!(started.operator_listen.unwrap().port(), 10600);
-        for other in [&["--groups", "3"][..], &["--evm", "cancun"], &["--free-storage"], &["--nodes", "2"], &["--group", "2=node0"]] {
+        for other in [
+            &["--groups", "3"][..],
+            &["--evm", "cancun"],
+            &["--state", "mpt"],
+            &["--free-storage"],
+            &["--nodes", "2"],
+            &["--group", "2=node0"],
+            &["--consensus", "raft"],
+        ] {
             let message = prepare(&arguments(&dir, other)).err().unwrap().to_string();
             assert!(message.contains("was asked for"), "{message}");
         }
@@ -213,6 +237,21 @@ mod tests {
     }
 
     #[test]
+    fn consensus_is_chosen_by_group_and_kept_by_the_directory() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().join("net");
+        let wanted = ["--nodes", "2", "--groups", "2", "--consensus", "pbft,2=raft"];
+        let built = load(&prepare(&arguments(&dir, &wanted)).unwrap());
+        let of = |config: &NodeConfig| config.groups.iter().map(|group| group.genesis.consensus.name()).collect::<Vec<_>>();
+        assert_eq!((of(&built[0]), of(&built[1])), (vec!["pbft", "raft"], vec!["pbft", "raft"]));
+        assert!(prepare(&arguments(&dir, &wanted)).is_ok() && prepare(&arguments(&dir, &[])).is_ok());
+        let other = prepare(&arguments(&dir, &["--consensus", "raft"])).err().unwrap().to_string();
+        assert!(other.contains("pbft,2=raft"), "{other}");
+        let unknown = Wrapper::try_parse_from(["devnet", "--dir", "x", "--consensus", "rpbft"]).err().unwrap().to_string();
+        assert!(unknown.contains("supported: pbft, raft"), "{unknown}");
+    }
+
+    #[test]
     fn directory_with_other_content_is_left_alone() {
         let scratch = tempfile::tempdir().unwrap();
         fs::write(scratch.path().join("letter.txt"), "dear").unwrap();
@@ -223,11 +262,7 @@ mod tests {
     #[test]
     fn what_is_not_there_yet_is_refused_with_what_is() {
         let dir = Path::new("/nonexistent");
-        for (more, word) in [
-            (["--consensus", "raft"], "supported: pbft"),
-            (["--state", "mpt"], "supported: storage"),
-            (["--storage", "mysql"], "supported: rocksdb"),
-        ] {
+        for (more, word) in [(["--storage", "scalable"], "supported: rocksdb, mysql"), (["--mysql", "db:3306"], "add --storage mysql")] {
             let message = refuse_what_is_not_there_yet(&arguments(dir, &more)).unwrap_err().to_string();
             assert!(message.contains(word), "{message}");
         }

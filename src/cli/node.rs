@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Commands about running nodes.
 #[derive(Subcommand, Debug)]
 pub enum NodeCommand {
-    /// Put changed lists and added groups in force without a restart.
+    /// Put changed lists, added groups and renewed certificates in force without a restart.
     Reload(ReloadArguments),
     /// Show the state of a running node and its groups, or say what is wrong with them.
     Status(StatusArguments),
@@ -48,7 +48,8 @@ pub struct StatusArguments {
   millrace node reload --dir nodes/127.0.0.1/node0 --peers    certificate_blacklist and certificate_whitelist of config.ini
 
 The files are checked first; with a mistake in them nothing is asked of the node. The command ends when the node has taken the
-request, by the signal files of 2.x (config.ini.reset_certificate_whitelist, .reset_allowlist, .append_group). Its log says more.")]
+request, by the signal files of 2.x (config.ini.reset_certificate_whitelist, .reset_allowlist, .append_group) and one more
+(.reset_certificates). Its log says more.")]
 pub struct ReloadArguments {
     /// The node's directory.
     #[arg(long, value_name = "DIR", default_value = ".")]
@@ -62,6 +63,9 @@ pub struct ReloadArguments {
     /// Groups whose files were added.
     #[arg(long)]
     groups: bool,
+    /// The certificates of both TLS ports; open sessions go on.
+    #[arg(long)]
+    certificates: bool,
 }
 
 /// Runs a command.
@@ -85,7 +89,12 @@ fn status(arguments: &StatusArguments) -> Result<ExitCode, Fault> {
 }
 
 fn reload(arguments: &ReloadArguments) -> Result<ExitCode, Fault> {
-    let chosen = [(arguments.peers, Signal::PeerLists), (arguments.clients, Signal::ClientLists), (arguments.groups, Signal::Groups)];
+    let chosen = [
+        (arguments.peers, Signal::PeerLists),
+        (arguments.clients, Signal::ClientLists),
+        (arguments.groups, Signal::Groups),
+        (arguments.certificates, Signal::Certificates),
+    ];
     let named: Vec<Signal> = chosen.into_iter().filter_map(|(is_chosen, signal)| is_chosen.then_some(signal)).collect();
     let signals = if named.is_empty() { Signal::ALL.to_vec() } else { named };
     reload::request(&arguments.dir.join("config.ini"), &signals, PATIENCE)?;

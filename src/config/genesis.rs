@@ -4,10 +4,12 @@
 
 use std::fmt::Write;
 
+use millrace_administration::raft::ElectionTimes;
 use millrace_base::fault::Fault;
 use millrace_base::limits::{DEFAULT_TX_COUNT_LIMIT, DEFAULT_TX_GAS_LIMIT};
 use millrace_base::{ChainId, GroupId, NodeId};
-use millrace_ledger::view::ConsensusKind;
+use millrace_core::StateKind;
+use millrace_ledger::genesis::Consensus;
 use millrace_vm::EvmRules;
 
 use super::schema::Checked;
@@ -17,13 +19,6 @@ const FREE_STORAGE_FLAG: u64 = 1 << 63;
 
 /// Default of `consensus.consensus_timeout`, seconds.
 const DEFAULT_CONSENSUS_TIMEOUT_S: u64 = 3;
-
-/// How a group keeps its state.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum StateKind {
-    /// Latest values in tables.
-    Storage,
-}
 
 /// The immutable part of a group's configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,7 +32,7 @@ pub struct GroupGenesis {
     /// Initial sealers, sorted, without repetition; at least one.
     pub sealers: Vec<NodeId>,
     /// How transactions are ordered.
-    pub consensus: ConsensusKind,
+    pub consensus: Consensus,
     /// Initial `tx_count_limit`.
     pub tx_count_limit: u64,
     /// Initial `tx_gas_limit`.
@@ -69,12 +64,12 @@ impl GroupGenesis {
             chain_id,
             timestamp_ms,
             sealers: sealers(ini)?,
-            consensus: ConsensusKind::Pbft,
+            consensus: consensus(ini)?,
             tx_count_limit: ini.number("consensus", "max_trans_num").unwrap_or(DEFAULT_TX_COUNT_LIMIT),
             tx_gas_limit: ini.number("tx", "gas_limit").unwrap_or(DEFAULT_TX_GAS_LIMIT),
             consensus_timeout_s: ini.number("consensus", "consensus_timeout").unwrap_or(DEFAULT_CONSENSUS_TIMEOUT_S),
             rules: rules(ini)?,
-            state: StateKind::Storage,
+            state: ini.text("state", "type").map_or(StateKind::Storage, |text| text.parse().expect("checked by the schema")),
         })
     }
 
@@ -85,14 +80,8 @@ impl GroupGenesis {
         for sealer in &self.sealers {
             write!(mark, "{sealer},").expect("writing to a string cannot fail");
         }
-        let consensus = match self.consensus {
-            ConsensusKind::Pbft => "pbft",
-            ConsensusKind::Raft => "raft",
-            ConsensusKind::Rpbft => "rpbft",
-        };
-        let state = match self.state {
-            StateKind::Storage => "storage",
-        };
+        let consensus = self.consensus.name();
+        let state = self.state;
         let flags = match self.rules {
             EvmRules::Fisco2 { free_storage: true } => FREE_STORAGE_FLAG,
             EvmRules::Fisco2 { free_storage: false } | EvmRules::Fork(_) => 0,
@@ -104,6 +93,26 @@ impl GroupGenesis {
         }
         mark
     }
+}
+
+/// The times of an election are no part of the mark: nodes that differ in them still agree, only less quickly.
+fn consensus(ini: &Checked) -> Result<Consensus, Fault> {
+    if ini.text("consensus", "consensus_type") != Some("raft") {
+        return Ok(Consensus::Pbft);
+    }
+    let default = ElectionTimes::default();
+    let min_ms = ini.number("consensus", "min_elect_time").unwrap_or(default.min_ms);
+    let max_ms = ini.number("consensus", "max_elect_time").unwrap_or(default.max_ms.max(2 * min_ms));
+    if max_ms <= min_ms {
+        let what = format!("consensus.max_elect_time={max_ms} is not above consensus.min_elect_time={min_ms}");
+        return Err(ini.fault(
+            "consensus",
+            "max_elect_time",
+            what,
+            "twice min_elect_time is a good value: sealers must not all ask for votes at once",
+        ));
+    }
+    Ok(Consensus::Raft(ElectionTimes { min_ms, max_ms }))
 }
 
 fn sealers(ini: &Checked) -> Result<Vec<NodeId>, Fault> {

@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use millrace_backends::mysql::{LEAST_CONNECTIONS, MysqlConfig, Secret};
 use millrace_base::fault::{Fault, FaultKind};
 use millrace_base::{ChainId, GroupId};
 
 use super::channel::{self, GroupClients};
 use super::genesis::GroupGenesis;
 use super::schema::Checked;
-use super::{GroupConfig, PoolConfig, as_usize, tables};
+use super::{GroupConfig, PoolConfig, StorageConfig, as_usize, tables};
 
 /// Groups one node can hold; each has a database with its own files.
 const MAX_GROUPS: usize = 1_000;
@@ -35,6 +36,7 @@ pub fn load_all(config_dir: &Path, data_dir: &Path, chain_id: ChainId) -> Result
     for (id, path) in files {
         let (group, group_notes) = read(id, &path, data_dir, chain_id)?;
         notes.extend(group_notes);
+        refuse_shared_database(&groups, &group)?;
         groups.push(group);
     }
     Ok((groups, notes))
@@ -100,6 +102,7 @@ fn group_config(genesis: GroupGenesis, ini: &Checked, data_dir: &Path) -> Result
     }
     Ok(GroupConfig {
         data_path: data_dir.join(format!("group{}", genesis.group)).join("block"),
+        storage: storage(ini)?,
         genesis,
         pool: PoolConfig {
             max_transactions: ini.number("tx_pool", "limit").map_or(150_000, as_usize),
@@ -111,4 +114,44 @@ fn group_config(genesis: GroupGenesis, ini: &Checked, data_dir: &Path) -> Result
         keep_blocks: ini.number("millrace", "keep_blocks"),
         clients: GroupClients::default(),
     })
+}
+
+fn storage(ini: &Checked) -> Result<StorageConfig, Fault> {
+    if ini.text("storage", "type") != Some("mysql") {
+        return Ok(StorageConfig::RocksDb);
+    }
+    let required = |key: &str| {
+        ini.text("storage", key).map(str::to_owned).ok_or_else(|| {
+            ini.fault("storage", key, format!("storage.type=mysql needs storage.{key}"), "write it into the section [storage] of this file")
+        })
+    };
+    let (user, database) = (required("db_username")?, required("db_name")?);
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "_$-".contains(character);
+    if database.len() > 64 || !database.chars().all(is_plain) {
+        let what = "storage.db_name is no plain name of a database";
+        return Err(ini.fault("storage", "db_name", what, "use up to 64 letters, digits, _ and -"));
+    }
+    Ok(StorageConfig::Mysql(MysqlConfig {
+        host: ini.text("storage", "db_ip").unwrap_or("127.0.0.1").to_owned(),
+        port: ini.number("storage", "db_port").map_or(3306, |port| u16::try_from(port).expect("the schema checks ports")),
+        user,
+        password: Secret::new(ini.text("storage", "db_passwd").unwrap_or_default()),
+        database,
+        max_connections: ini.number("storage", "max_connections").map_or(50, as_usize).max(LEAST_CONNECTIONS),
+    }))
+}
+
+fn refuse_shared_database(groups: &[GroupConfig], group: &GroupConfig) -> Result<(), Fault> {
+    let StorageConfig::Mysql(own) = &group.storage else { return Ok(()) };
+    let is_same = |other: &&GroupConfig| match &other.storage {
+        StorageConfig::Mysql(other) => (&other.host, other.port, &other.database) == (&own.host, own.port, &own.database),
+        StorageConfig::RocksDb => false,
+    };
+    match groups.iter().find(is_same) {
+        Some(other) => {
+            let what = format!("groups {} and {} name the same {}", other.genesis.group, group.genesis.group, own.place());
+            Err(Fault::new(FaultKind::Config, what, "give each group a database of its own: storage.db_name in group.N.ini"))
+        }
+        None => Ok(()),
+    }
 }

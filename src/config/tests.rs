@@ -133,6 +133,26 @@ impl Directory {
 }
 
 #[test]
+fn raft_group_has_its_election_times_and_its_name_in_the_mark() {
+    use millrace_administration::{Faults, raft::ElectionTimes};
+    use millrace_ledger::genesis::{Consensus, faults_of_mark};
+    let directory = Directory::new();
+    let load = |times: &str| {
+        let to = format!("consensus_type=raft{times}");
+        directory.load_with("conf/group.1.genesis", "consensus_type=pbft", &to).unwrap().groups.remove(0).genesis
+    };
+    let plain = load("");
+    assert_eq!(plain.consensus, Consensus::Raft(ElectionTimes { min_ms: 1_000, max_ms: 2_000 }));
+    let quick = load("\n    min_elect_time=100\n    max_elect_time=300");
+    assert_eq!(quick.consensus, Consensus::Raft(ElectionTimes { min_ms: 100, max_ms: 300 }));
+    assert!(plain.mark().contains(",-raft-storage-") && plain.mark() == quick.mark(), "{}", plain.mark());
+    assert_eq!(faults_of_mark(plain.mark().as_bytes()), Faults::Crash);
+    let pbft = directory.load().unwrap().groups.remove(0).genesis;
+    assert_eq!(faults_of_mark(pbft.mark().as_bytes()), Faults::Byzantine);
+    assert_eq!(faults_of_mark(b"something else"), Faults::Byzantine);
+}
+
+#[test]
 fn directory_of_2x_is_read_with_its_keys() {
     let directory = Directory::new();
     let config = directory.load().unwrap();
@@ -227,9 +247,20 @@ fn wrong_keys_and_values_are_refused_with_place_and_remedy() {
         (config, "key=node.key", "key=other.key", &["cannot read the key", "other.key"]),
         (config, "cert=node.crt", "cert=other.crt", &["the certificate", "other.crt"]),
         (config, "group_config_path=conf/", "group_config_path=none/", &["cannot list", "group.group_config_path"]),
-        (genesis, "consensus_type=pbft", "consensus_type=raft", &["consensus.consensus_type=raft is not supported", "supported: pbft"]),
-        (genesis, "consensus_type=pbft", "consensus_type=pbtf", &["one of: pbft"]),
-        (genesis, "type=storage", "type=mpt", &["state.type=mpt is not supported", "supported: storage"]),
+        (
+            genesis,
+            "consensus_type=pbft",
+            "consensus_type=rpbft",
+            &["consensus.consensus_type=rpbft is not supported", "supported: pbft, raft"],
+        ),
+        (
+            genesis,
+            "consensus_type=pbft",
+            "consensus_type=raft\nmin_elect_time=900\nmax_elect_time=900",
+            &["consensus.max_elect_time=900 is not above", "twice min_elect_time"],
+        ),
+        (genesis, "consensus_type=pbft", "consensus_type=pbtf", &["one of: pbft, raft"]),
+        (genesis, "type=storage", "type=mtp", &["one of: storage, mpt"]),
         (genesis, "consensus_timeout=3", "consensus_timeout=2", &["3 to 4294966 (seconds)"]),
         (genesis, "gas_limit=300000000", "gas_limit=99999", &["100000 to"]),
         (genesis, "max_trans_num=1000", "max_trans_num=0", &["a number from 1"]),
@@ -240,7 +271,8 @@ fn wrong_keys_and_values_are_refused_with_place_and_remedy() {
         (genesis, "timestamp=1609459200000", "", &["group.timestamp is missing"]),
         (genesis, "enable_free_storage=false", "rules=byzantium", &["unknown rules \"byzantium\"", "expected fisco2"]),
         (genesis, "enable_free_storage=false", "rules=cancun\nenable_free_storage=true", &["does not go with evm.rules=cancun"]),
-        (group, "type=rocksdb", "type=mysql", &["storage.type=mysql is not supported", "supported: rocksdb"]),
+        (group, "type=rocksdb", "type=mysql", &["storage.type=mysql needs storage.db_username"]),
+        (group, "type=rocksdb", "type=mysql\ndb_username=u\ndb_name=a`b", &["no plain name of a database"]),
         (group, "type=rocksdb", "type=scalable", &["storage.type=scalable is not supported"]),
         (group, "ttl=2", "ttl=6", &["0 to 5 (hops)"]),
         (group, "ratio=0.25", "ratio=0", &["a fraction from 0.001 to 10.000"]),
@@ -282,11 +314,11 @@ fn files_that_are_missing_or_damaged_are_named() {
 #[test]
 fn own_settings_are_read() {
     let directory = Directory::new();
-    let own = "[millrace]\noperator_listen_ip=127.0.0.2\noperator_listen_port=9545\ndurability=process\nverify_threads=3\nexecute_threads=5\ncache_mb=64\nlog_format=json\npin_cores=true\n[rpc]";
+    let own = "[millrace]\noperator_listen_ip=127.0.0.2\noperator_listen_port=9545\ndurability=process\nverify_threads=3\nexecute_threads=5\nparallel_threads=4\ncache_mb=64\nlog_format=json\npin_cores=true\n[rpc]";
     let config = directory.load_with("config.ini", "[rpc]", own).unwrap();
     assert_eq!(config.operator_listen, Some("127.0.0.2:9545".parse().unwrap()));
     assert_eq!(config.durability, Durability::Process);
-    assert_eq!((config.verify_threads, config.execute_threads, config.cache_bytes), (3, 5, 64 << 20));
+    assert_eq!((config.verify_threads, config.execute_threads, config.parallel_threads, config.cache_bytes), (3, 5, 4, 64 << 20));
     assert_eq!(config.log.format, LogFormat::Json);
     assert!(config.pin_cores);
     let bad = directory.load_with("config.ini", "[rpc]", "[millrace]\ndurability=none\n[rpc]").unwrap_err();
@@ -357,12 +389,12 @@ fn genesis_of(sealer: &str, rules: EvmRules) -> GroupGenesis {
         chain_id: 1,
         timestamp_ms: 0,
         sealers: vec![sealer.parse().unwrap()],
-        consensus: millrace_ledger::view::ConsensusKind::Pbft,
+        consensus: millrace_ledger::genesis::Consensus::Pbft,
         tx_count_limit: 1000,
         tx_gas_limit: 300_000_000,
         consensus_timeout_s: 3,
         rules,
-        state: genesis::StateKind::Storage,
+        state: millrace_core::StateKind::Storage,
     }
 }
 
@@ -393,4 +425,24 @@ proptest::proptest! {
         let file = IniFile::parse(Path::new("x.ini"), &text);
         let _ = file.and_then(|file| Checked::new(file, tables::NODE));
     }
+}
+
+#[test]
+fn database_on_a_server_is_read_is_not_shown_with_its_password_and_belongs_to_one_group() {
+    let directory = Directory::new();
+    let settings = "type=mysql\n    max_retry=60\n    db_ip=10.0.0.5\n    db_username=node0\n    db_passwd=s=cr;et\n    db_name=node0_1";
+    let text = GROUP.replace("type=rocksdb", settings);
+    directory.write("conf/group.1.ini", &text);
+    let config = directory.load().unwrap();
+    let StorageConfig::Mysql(database) = &config.groups[0].storage else { panic!("the group lies on a server") };
+    assert_eq!((database.host.as_str(), database.port, database.max_connections), ("10.0.0.5", 3306, 50));
+    assert_eq!((database.user.as_str(), database.password.reveal()), ("node0", "s=cr;et"));
+    assert!(!format!("{config:?}").contains("s=cr;et"));
+    assert!(config.notes.iter().any(|note| note.contains("storage.max_retry has no effect")), "{:?}", config.notes);
+
+    directory.write("conf/group.2.ini", &text);
+    directory.write("conf/group.2.genesis", &directory.genesis().replace("id=1\n", "id=2\n"));
+    let message = directory.load().unwrap_err().to_string();
+    assert!(message.contains("groups 1 and 2 name the same") && message.contains("storage.db_name"), "{message}");
+    assert!(!message.contains("s=cr;et"), "{message}");
 }

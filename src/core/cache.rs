@@ -7,19 +7,26 @@
 //! Between a commit and its `apply`, cached keys still read as before the block and others already as after it. Whoever needs all of one
 //! moment reads through the block's [`crate::overlay::Layer`] until `apply` has returned, as the executor of the next block does.
 //!
+//! Trie nodes are kept beside the values ([`nodes`]): they are named by their content, so none is ever stale.
+//!
 //! Eviction keeps two generations: entries are read and written in the young one, and when it reaches half of the budget it becomes the
 //! old one, whose remaining entries are dropped. What is used at least once a generation stays.
+
+mod nodes;
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
+use millrace_base::{B256, Bytes};
 use parking_lot::RwLock;
 
 use crate::overlay::Writes;
 use crate::state::codec::{decode_value, encode_key};
 use crate::state::{StateKey, StateReader, StateValue};
 use crate::storage::{Space, Storage, StorageError};
+use crate::trie::TrieNodes;
+use nodes::NodeCache;
 
 /// More shards than cores that could contend for one.
 const MAX_SHARDS: usize = 64;
@@ -34,14 +41,16 @@ pub struct StateCache {
     shards: Box<[RwLock<Shard>]>,
     /// Size at which a shard's young generation becomes its old one.
     generation_bytes: usize,
+    nodes: NodeCache,
 }
 
 impl StateCache {
-    /// A cold cache of at most `capacity_bytes`.
+    /// A cold cache of at most `capacity_bytes` of values, and half as many of trie nodes.
     pub fn new(storage: Arc<dyn Storage>, capacity_bytes: usize) -> Self {
         let count = (capacity_bytes / MIN_SHARD_BYTES).clamp(1, MAX_SHARDS);
         let shards = (0..count).map(|_| RwLock::default()).collect();
-        Self { storage, hasher: DefaultHashBuilder::default(), shards, generation_bytes: capacity_bytes / count / 2 }
+        let nodes = NodeCache::new(capacity_bytes / 2);
+        Self { storage, hasher: DefaultHashBuilder::default(), shards, generation_bytes: capacity_bytes / count / 2, nodes }
     }
 
     /// A block's writes became durable. Called after [`Storage::commit`] has returned, once a block, in height order.
@@ -56,6 +65,11 @@ impl StateCache {
             };
             drop(retired);
         }
+    }
+
+    /// A block's trie nodes became durable; the next block will need many of them.
+    pub fn apply_nodes(&self, nodes: &TrieNodes) {
+        self.nodes.insert(nodes.iter().cloned());
     }
 
     /// Bytes that cached entries take.
@@ -104,6 +118,15 @@ impl StateReader for StateCache {
         };
         drop(retired);
         Ok(value)
+    }
+
+    fn node(&self, hash: &B256) -> Result<Option<Bytes>, StorageError> {
+        if let Some(node) = self.nodes.get(hash) {
+            return Ok(Some(node));
+        }
+        let node = self.storage.get(Space::Trie, hash.as_slice())?.map(Bytes::from);
+        self.nodes.insert(node.clone().map(|node| (*hash, node)));
+        Ok(node)
     }
 }
 

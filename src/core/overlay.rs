@@ -4,11 +4,14 @@
 //! take them back to a savepoint, which is how a reverted call undoes its table writes.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
+use millrace_base::{B256, Bytes};
 
 use crate::state::{StateKey, StateReader, StateValue};
 use crate::storage::StorageError;
+use crate::trie::TrieNodes;
 
 /// Writes of a transaction or block: each key once, sorted by key, `None` deletes.
 pub type Writes = Vec<(StateKey, Option<StateValue>)>;
@@ -45,15 +48,22 @@ impl StateReader for BlockState {
             None => self.below.read(key),
         }
     }
+
+    fn node(&self, hash: &B256) -> Result<Option<Bytes>, StorageError> {
+        self.below.node(hash)
+    }
 }
 
-/// The writes of a block that is executed but not durable yet.
-pub struct Layer(HashMap<StateKey, Option<StateValue>>);
+/// The writes and trie nodes of a block that is executed but not durable yet.
+pub struct Layer {
+    writes: HashMap<StateKey, Option<StateValue>>,
+    nodes: HashMap<B256, Bytes>,
+}
 
 impl Layer {
-    /// Indexes a block's writes.
-    pub fn new(writes: &Writes) -> Self {
-        Self(writes.iter().cloned().collect())
+    /// Indexes what a block writes.
+    pub fn new(writes: &Writes, nodes: &TrieNodes) -> Self {
+        Self { writes: writes.iter().cloned().collect(), nodes: nodes.iter().cloned().collect() }
     }
 }
 
@@ -75,9 +85,16 @@ impl LayeredState {
 
 impl StateReader for LayeredState {
     fn read(&self, key: &StateKey) -> Result<Option<StateValue>, StorageError> {
-        match self.layers.iter().find_map(|layer| layer.0.get(key)) {
+        match self.layers.iter().find_map(|layer| layer.writes.get(key)) {
             Some(value) => Ok(value.clone()),
             None => self.below.read(key),
+        }
+    }
+
+    fn node(&self, hash: &B256) -> Result<Option<Bytes>, StorageError> {
+        match self.layers.iter().find_map(|layer| layer.nodes.get(hash)) {
+            Some(node) => Ok(Some(node.clone())),
+            None => self.below.node(hash),
         }
     }
 }
@@ -190,8 +207,8 @@ mod tests {
 
     #[test]
     fn newest_layer_wins_and_a_deletion_hides_what_is_below() {
-        let old = Arc::new(Layer::new(&vec![(slot(1), number(1)), (slot(2), number(2))]));
-        let new = Arc::new(Layer::new(&vec![(slot(1), number(3)), (slot(2), None)]));
+        let old = Arc::new(Layer::new(&vec![(slot(1), number(1)), (slot(2), number(2))], &Vec::new()));
+        let new = Arc::new(Layer::new(&vec![(slot(1), number(3)), (slot(2), None)], &Vec::new()));
         let state = LayeredState::new(Arc::new(Nothing), vec![new, old]);
         assert_eq!(state.read(&slot(1)).unwrap(), number(3));
         assert_eq!(state.read(&slot(2)).unwrap(), None);

@@ -83,4 +83,9 @@ pub enum StateValue {
 pub trait StateReader {
     /// The value, `None` when absent.
     fn read(&self, key: &StateKey) -> Result<Option<StateValue>, StorageError>;
+
+    /// A trie node by its hash. Readers of a group's state give it; those that stand for values alone have none.
+    fn node(&self, _hash: &B256) -> Result<Option<Bytes>, StorageError> {
+        Ok(None)
+    }
 }

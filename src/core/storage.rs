@@ -13,7 +13,7 @@ use std::path::Path;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum Space {
-    /// Height marker, genesis hash, format version, root accumulator, counters.
+    /// Height marker, genesis hash, format version, state commitment, counters.
     Meta = b'm',
     /// Height (8 bytes, big-endian) to header and signatures.
     Header = b'h',
@@ -29,12 +29,23 @@ pub enum Space {
     TransactionIndex = b't',
     /// Encoded [`crate::StateKey`] to encoded [`crate::StateValue`].
     State = b's',
+    /// Hash of a trie node to its RLP, with `state.type=mpt`. Nodes are added, never changed or deleted.
+    Trie = b'p',
 }
 
 impl Space {
     /// All spaces, for scans over a whole database.
-    pub const ALL: [Space; 8] =
-        [Space::Meta, Space::Header, Space::Body, Space::Receipts, Space::Nonces, Space::BlockIndex, Space::TransactionIndex, Space::State];
+    pub const ALL: [Space; 9] = [
+        Space::Meta,
+        Space::Header,
+        Space::Body,
+        Space::Receipts,
+        Space::Nonces,
+        Space::BlockIndex,
+        Space::TransactionIndex,
+        Space::State,
+        Space::Trie,
+    ];
 
     /// The position in [`Self::ALL`].
     pub fn index(self) -> usize {
@@ -114,6 +125,22 @@ pub enum StorageError {
     /// A restore from a snapshot ended before it was complete.
     #[error("the database holds a restore from a snapshot that was cut short")]
     Unfinished,
+    /// The database's server does not answer, or takes no writes for now. Nothing is lost; the same call may succeed later.
+    #[error("{place} is not available: {detail}")]
+    Unavailable {
+        /// The database.
+        place: String,
+        /// What was tried and what came of it.
+        detail: String,
+    },
+    /// Another process has opened the database since: this one must not write to it any more.
+    #[error("{place} was taken over by {by}; this process writes nothing more to it")]
+    TakenOver {
+        /// The database.
+        place: String,
+        /// Who holds it now.
+        by: String,
+    },
     /// Everything else the engine reports.
     #[error("storage engine: {0}")]
     Engine(String),

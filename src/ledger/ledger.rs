@@ -11,10 +11,10 @@ use std::time::Instant;
 
 use millrace_access::blockchain::{BlockChain, ChainHead, Commit};
 use millrace_access::txpool::{PoolConfig, TxPool};
-use millrace_administration::Epoch;
 use millrace_administration::engine::EngineStatus;
 use millrace_administration::sync::SyncProgress;
-use millrace_base::{B256, Block, ChainId, GroupId, KeyPair, VerifiedTx};
+use millrace_administration::{Epoch, Faults};
+use millrace_base::{B256, Block, BlockHeader, ChainId, GroupId, KeyPair, VerifiedTx};
 use millrace_core::overlay::Writes;
 use millrace_core::state::StateReader;
 use millrace_core::storage::StorageView;
@@ -165,7 +165,8 @@ impl Ledger {
         check_head(&chain, group)?;
         let head = chain.head();
         // All nodes must name the epoch alike, whenever they were started.
-        let epoch = Epoch { start: chain.epoch_start()?, ..epoch_at(&*chain.state(), head.header.number + 1)? };
+        let epoch =
+            Epoch { start: chain.epoch_start()?, ..epoch_at(&*chain.state(), head.header.number + 1, config.genesis.consensus.faults())? };
         let nonces = chain.recent_nonces()?;
         let pool_config = PoolConfig {
             chain_id: config.chain_id,
@@ -215,6 +216,11 @@ impl Ledger {
     /// The rules of the group's machine.
     pub fn rules(&self) -> EvmRules {
         self.config.genesis.rules
+    }
+
+    /// What the group's quorums are made for.
+    pub fn faults(&self) -> Faults {
+        self.config.genesis.consensus.faults()
     }
 
     /// The group's committed blocks.
@@ -276,17 +282,25 @@ impl Ledger {
     /// their transactions. Called by the commit stage alone.
     pub fn commit(&self, commits: &[Commit]) -> Result<(), StorageError> {
         self.chain.commit(commits)?;
+        // All that may fail comes first: a caller repeats the whole call then, and must not count a block twice.
+        let head = self.chain.head();
+        let epoch = match commits.iter().any(|commit| commit.epoch_start.is_some()) {
+            true => {
+                let epoch = epoch_at(&*self.chain.state(), head.header.number + 1, self.faults())?;
+                Some(Epoch { start: self.chain.epoch_start()?, ..epoch })
+            }
+            false => None,
+        };
+        let view = Arc::new(head_view(&self.chain)?);
         for commit in commits {
             let superseded = self.pool.on_committed(commit.block.header.number, &commit.block.transactions);
             self.counters.expired.fetch_add(superseded.len() as u64, Ordering::Relaxed);
             self.count(&commit.block);
         }
-        let head = self.chain.head();
-        if commits.iter().any(|commit| commit.epoch_start.is_some()) {
-            let epoch = epoch_at(&*self.chain.state(), head.header.number + 1)?;
-            *self.epoch.write() = Arc::new(Epoch { start: self.chain.epoch_start()?, ..epoch });
+        if let Some(epoch) = epoch {
+            *self.epoch.write() = Arc::new(epoch);
         }
-        *self.head.write() = Arc::new(head_view(&self.chain)?);
+        *self.head.write() = view;
         Ok(())
     }
 
@@ -350,7 +364,7 @@ impl BlockHashes for Ledger {
 }
 
 /// The epoch that governs block `number`, read from the state before it.
-pub fn epoch_at(state: &dyn StateReader, number: u64) -> Result<Epoch, StorageError> {
+pub fn epoch_at(state: &dyn StateReader, number: u64, faults: Faults) -> Result<Epoch, StorageError> {
     let setting = |key: &str| -> Result<u64, StorageError> {
         let text = system::config(state, key, number)?;
         let value = text.as_deref().and_then(parse_setting);
@@ -359,6 +373,7 @@ pub fn epoch_at(state: &dyn StateReader, number: u64) -> Result<Epoch, StorageEr
     Ok(Epoch {
         start: number,
         sealers: system::members(state, number)?.sealers,
+        faults,
         tx_count_limit: setting("tx_count_limit")?,
         tx_gas_limit: setting("tx_gas_limit")?,
         consensus_timeout_ms: setting("consensus_timeout")?.saturating_mul(1000),
@@ -376,7 +391,7 @@ pub fn changed_epoch<S: StateReader>(
     if !writes.iter().any(|(key, _)| governs(key)) {
         return Ok(None);
     }
-    let next = epoch_at(&*after(), number + 1)?;
+    let next = epoch_at(&*after(), number + 1, epoch.faults)?;
     Ok(Some(next).filter(|next| !next.same_rules(epoch)))
 }
 
@@ -400,9 +415,12 @@ pub(crate) fn check_head(chain: &BlockChain, group: GroupId) -> Result<(), OpenE
     }
     let block = chain.block(head.header.number)?.ok_or_else(|| damaged("it is missing".into()))?;
     crate::verify::check_roots(&block).map_err(damaged)?;
-    let root = chain.accumulator()?.root();
-    if root != head.header.state_root {
-        return Err(damaged(format!("its header has state root {}, the stored state has {root}", head.header.state_root)));
+    let commitment = chain.commitment()?;
+    let (state_root, db_hash) = (commitment.state_root(), commitment.db_hash());
+    if (state_root, db_hash) != (head.header.state_root, head.header.db_hash) {
+        let BlockHeader { state_root: named, db_hash: named_hash, .. } = head.header;
+        let detail = format!("its header has state root {named} and dbHash {named_hash}, the stored state has {state_root} and {db_hash}");
+        return Err(damaged(detail));
     }
     Ok(())
 }

@@ -23,9 +23,10 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
+use millrace_administration::Faults;
 use millrace_base::limits::BLOCK_LIMIT_WINDOW;
 use millrace_base::{B256, NodeId};
-use millrace_core::StorageError;
+use millrace_core::{StateKind, StorageError};
 
 pub use chunk::Snapshot;
 pub use create::{Subject, create};
@@ -55,6 +56,10 @@ pub struct Trust {
     pub genesis: B256,
     /// Sealers that govern block 1.
     pub sealers: Vec<NodeId>,
+    /// What quorums of this group are made for.
+    pub faults: Faults,
+    /// How the group keeps its state.
+    pub state: StateKind,
     /// Hash of a block of this chain, from a source that is trusted: proves the blocks up to it without their signatures.
     pub block: Option<B256>,
 }
@@ -92,6 +97,18 @@ pub enum SnapshotError {
 /// The lowest height above 0 whose body a snapshot of this height has: all whose nonces count.
 fn kept_from(height: u64) -> u64 {
     (height + 1).saturating_sub(BLOCK_LIMIT_WINDOW).max(1)
+}
+
+/// Of groups with tries there are no snapshots: what an account trie's root covers lies in nodes, and those of all blocks are kept.
+fn check_kind(state: StateKind) -> Result<(), SnapshotError> {
+    match state {
+        StateKind::Storage => Ok(()),
+        StateKind::Mpt => Err(SnapshotError::Impossible(
+            "the group keeps its state in tries (state.type=mpt), of which there are no snapshots: move its blocks with `millrace db export` \
+             and `db import`, or let the node get them from others"
+                .into(),
+        )),
+    }
 }
 
 #[cfg(test)]

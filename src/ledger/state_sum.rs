@@ -5,7 +5,7 @@ use millrace_core::StorageError;
 use millrace_core::root::StateAccumulator;
 use millrace_core::state::codec;
 
-/// Takes the pairs of a whole state, in any order.
+/// Takes the pairs that a multiset hash covers, in any order: of a whole state, or, with tries, all rows.
 #[derive(Clone, Default)]
 pub struct StateSum {
     accumulator: StateAccumulator,
@@ -36,7 +36,7 @@ impl StateSum {
         self.values
     }
 
-    /// The state root of what was added.
+    /// The multiset hash of what was added: with storage state the state root.
     pub fn root(&self) -> B256 {
         self.accumulator.root()
     }

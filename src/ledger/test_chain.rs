@@ -5,13 +5,14 @@ use std::sync::Arc;
 use millrace_access::blockchain::{BlockChain, Commit};
 use millrace_access::verifier::{BlockExecutor, BlockOrder, ExecutedBlock};
 use millrace_administration::Epoch;
+use millrace_administration::raft::ElectionTimes;
 use millrace_base::{Address, BlockSignature, Bytes, GroupId, KeyPair, NodeId, Transaction, U256, VerifiedTx, hex};
 use millrace_core::overlay::{Layer, LayeredState};
 use millrace_core::storage::memory::MemoryStorage;
-use millrace_core::{Durability, Storage};
+use millrace_core::{Durability, StateKind, Storage};
 use millrace_vm::EvmRules;
 
-use crate::genesis::Genesis;
+use crate::genesis::{Consensus, Genesis};
 use crate::ledger::{changed_epoch, epoch_at};
 use crate::snapshot::Trust;
 
@@ -32,10 +33,12 @@ pub fn genesis(sealers: usize, mark: &str) -> Genesis {
         group: GroupId::new(1).unwrap(),
         timestamp_ms: 1,
         sealers,
+        consensus: Consensus::Pbft,
         tx_count_limit: 1_000,
         tx_gas_limit: 300_000_000,
         consensus_timeout_s: 3,
         rules: EvmRules::default(),
+        state: StateKind::Storage,
         mark: mark.into(),
     }
 }
@@ -49,18 +52,38 @@ pub struct TestChain {
     epoch: Epoch,
     nonce: u64,
     counter: Option<Address>,
+    /// How many sealers sign a block, if there are as many.
+    pub signers: usize,
 }
 
 impl TestChain {
     pub fn new(sealers: usize) -> Self {
-        let (genesis, storage) = (genesis(sealers, "test"), Arc::new(MemoryStorage::new()));
+        Self::of(genesis(sealers, "test"))
+    }
+
+    /// With tries.
+    pub fn with_tries(sealers: usize) -> Self {
+        Self::of(Genesis { state: StateKind::Mpt, ..genesis(sealers, "tries") })
+    }
+
+    /// Whose blocks a majority signs.
+    pub fn raft(sealers: usize) -> Self {
+        let consensus = Consensus::Raft(ElectionTimes::default());
+        let chain = Self::of(Genesis { consensus, ..genesis(sealers, "1-sealers-raft-test") });
+        Self { signers: sealers / 2 + 1, ..chain }
+    }
+
+    fn of(genesis: Genesis) -> Self {
+        let storage = Arc::new(MemoryStorage::new());
         let chain = BlockChain::create(storage.clone(), Durability::Power, 1 << 20, genesis.commit().unwrap()).unwrap();
-        let epoch = epoch_at(&*chain.state(), 1).unwrap();
-        Self { storage, chain, executor: BlockExecutor::new(genesis.rules), genesis, epoch, nonce: 0, counter: None }
+        let epoch = epoch_at(&*chain.state(), 1, genesis.consensus.faults()).unwrap();
+        let executor = BlockExecutor::new(genesis.rules);
+        Self { storage, chain, executor, genesis, epoch, nonce: 0, counter: None, signers: usize::MAX }
     }
 
     pub fn trust(&self) -> Trust {
-        Trust { genesis: self.genesis.hash(), sealers: self.genesis.sealers.clone(), block: None }
+        let Genesis { sealers, consensus, state, .. } = &self.genesis;
+        Trust { genesis: self.genesis.hash(), sealers: sealers.clone(), faults: consensus.faults(), state: *state, block: None }
     }
 
     pub fn height(&self) -> u64 {
@@ -104,11 +127,11 @@ impl TestChain {
         assert!(self.epoch.sealers.contains(&key(index).node_id()), "the contract took it");
     }
 
-    /// Adds a block, signed by all sealers.
+    /// Adds a block, signed by all sealers or as many as [`Self::signers`] says.
     pub fn block(&mut self, transactions: Vec<VerifiedTx>) {
         let head = self.chain.head();
         let number = head.header.number + 1;
-        let ExecutedBlock { mut block, writes, accumulator } = self
+        let ExecutedBlock { mut block, writes, nodes, commitment } = self
             .executor
             .execute(BlockOrder {
                 parent_hash: head.hash,
@@ -119,7 +142,7 @@ impl TestChain {
                 sealer_list: self.epoch.sealers.clone(),
                 transactions,
                 state: self.chain.state(),
-                accumulator: &self.chain.accumulator().unwrap(),
+                commitment: &self.chain.commitment().unwrap(),
                 hashes: &self.chain,
             })
             .unwrap();
@@ -128,15 +151,15 @@ impl TestChain {
             let key = keys.iter().find(|key| key.node_id() == *sealer).expect("a key of this test");
             BlockSignature { index, signature: key.sign(block.hash) }
         };
-        let signatures = (0..).zip(&self.epoch.sealers).map(signature).collect();
+        let signatures = (0..).zip(&self.epoch.sealers).take(self.signers).map(signature).collect();
         block.signatures = signatures;
         if self.counter.is_none() {
             self.counter = block.receipts.iter().map(|receipt| receipt.contract_address).find(|address| *address != Address::ZERO);
         }
-        let after = || Arc::new(LayeredState::new(self.chain.state(), vec![Arc::new(Layer::new(&writes))]));
+        let after = || Arc::new(LayeredState::new(self.chain.state(), vec![Arc::new(Layer::new(&writes, &nodes))]));
         let next = changed_epoch(&self.epoch, number, &writes, after).unwrap();
         let epoch_start = next.as_ref().map(|epoch| epoch.start);
-        self.chain.commit(&[Commit { block: Arc::new(block), writes, accumulator, epoch_start }]).unwrap();
+        self.chain.commit(&[Commit { block: Arc::new(block), writes, nodes, commitment, epoch_start }]).unwrap();
         if let Some(epoch) = next {
             self.epoch = epoch;
         }

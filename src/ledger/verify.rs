@@ -1,22 +1,25 @@
 //! Checks a whole database: `millrace db verify`.
 //!
 //! Every block from 0 to the head: parent hash, transactions root, receipts root, each transaction's signature, the signatures of a
-//! quorum of distinct sealers, the indices; and the state: its root recomputed from every stored value and compared with the header
-//! of the head. Of blocks whose bodies are not kept the header is checked. Reads only; memory is bounded by one block.
+//! quorum of distinct sealers, the indices, with tries every node it added; and the state: its commitment recomputed from every stored
+//! value ([`state`]) and compared with the header of the head. Of blocks whose bodies are not kept the header and the tries are checked.
+//! Reads only; memory is bounded by one block.
+
+mod state;
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use millrace_access::blockchain::facts::{ChainFacts, Get};
-use millrace_access::blockchain::{read_block, read_header, records};
-use millrace_administration::Epoch;
+use millrace_access::blockchain::{read_block, read_commitment, read_header, records};
+use millrace_administration::{Epoch, Faults};
 use millrace_base::crypto::recover;
 use millrace_base::{B256, Block, BlockHeader, BlockSignature, VerifiedTx, merkle};
-use millrace_core::{Space, Storage, StorageError};
+use millrace_core::trie::EMPTY_ROOT;
+use millrace_core::{Space, StateKind, Storage, StorageError, mpt};
 use rayon::prelude::*;
 
-use crate::state_sum::StateSum;
+use crate::genesis::faults_of_mark;
 
 /// Fewest signatures worth handing to another thread: about a millisecond of work.
 const RECOVERED_AT_ONCE: usize = 16;
@@ -45,6 +48,8 @@ pub struct Report {
     pub state_values: u64,
     /// The recomputed state root.
     pub state_root: B256,
+    /// How state is kept.
+    pub state: StateKind,
 }
 
 /// The first thing found wrong.
@@ -65,8 +70,10 @@ pub enum VerifyError {
         detail: String,
     },
     /// The state is not what the head's header says.
-    #[error("state root of block {number} is {header}, but the stored values give {computed}")]
+    #[error("{root} of block {number} is {header}, but the stored values give {computed}")]
     State {
+        /// `state root` or `dbHash`.
+        root: &'static str,
         /// Height of the head.
         number: u64,
         /// In the header.
@@ -82,33 +89,55 @@ pub fn verify_database(storage: &Arc<dyn Storage>, progress: &mut dyn FnMut(Prog
     let height = storage.height()?.ok_or(VerifyError::Empty)?;
     let get: Get<'_> = &|space, key| storage.get(space, key);
     let kept_from = ChainFacts::read(get)?.kept_from;
-    let (mut parent, mut transactions) = (None, 0);
+    let kind = read_commitment(get)?.kind();
+    let (mut parent, mut transactions, mut faults) = (None, 0, Faults::default());
     for number in 0..=height {
         let fault = |detail: String| VerifyError::Block { number, detail };
         let missing = || fault("it is missing".into());
         let tip = if number > 0 && number < kept_from {
             let (header, signatures) = read_header(get, number)?.ok_or_else(missing)?;
-            let tip = check_header(&header, &signatures, number, parent.as_ref()).map_err(fault)?;
+            let tip = check_header((&header, &signatures), number, parent.as_ref(), faults).map_err(fault)?;
             check_block_index(get, number, tip.hash)?.map_err(fault)?;
             tip
         } else {
             let block = read_block(get, number)?.ok_or_else(missing)?;
-            let tip = check_header(&block.header, &block.signatures, number, parent.as_ref()).map_err(fault)?;
+            if number == 0 {
+                faults = faults_of_genesis(&block.header);
+            }
+            let tip = check_header((&block.header, &block.signatures), number, parent.as_ref(), faults).map_err(fault)?;
             check_content(&block).map_err(fault)?;
             check_indices(get, &block)?.map_err(fault)?;
             transactions += block.transactions.len() as u64;
             tip
         };
+        if let (StateKind::Mpt, Some(parent)) = (kind, &parent) {
+            check_tries(get, parent, &tip).map_err(|error| fault(error.to_string()))?;
+        }
         parent = Some(tip);
         progress(Progress::Blocks(number + 1, height + 1));
     }
     let head = parent.ok_or(VerifyError::Empty)?;
-    let (state_values, state_root) = recompute_state(&**storage, progress)?;
+    let (state_values, commitment) = state::recompute(&**storage, kind, &head, progress)?;
     // Block 0 carries zero roots, as in 2.x.
-    if height > 0 && state_root != head.state_root {
-        return Err(VerifyError::State { number: height, header: head.state_root, computed: state_root });
+    let roots = [("state root", head.state_root, commitment.state_root()), ("dbHash", head.db_hash, commitment.db_hash())];
+    for (root, header, computed) in roots {
+        if height > 0 && header != computed {
+            return Err(VerifyError::State { root, number: height, header, computed });
+        }
     }
-    Ok(Report { height, head: head.hash, transactions, kept_from, state_values, state_root })
+    let state_root = commitment.state_root();
+    Ok(Report { height, head: head.hash, transactions, kept_from, state_values, state_root, state: kind })
+}
+
+/// What quorums of a chain are made for, by the header of its block 0.
+pub(crate) fn faults_of_genesis(header: &BlockHeader) -> Faults {
+    header.extra_data.first().map_or(Faults::default(), |mark| faults_of_mark(mark))
+}
+
+/// Every node that a block added to the tries must be there, and be what its hash says.
+fn check_tries(get: Get<'_>, parent: &Tip, tip: &Tip) -> Result<(), StorageError> {
+    let read = |hash: &B256| Ok(get(Space::Trie, hash.as_slice())?.map(Into::into));
+    mpt::check(parent.account_root(), tip.account_root(), &read).map(drop)
 }
 
 /// Recomputes the Merkle roots of a block.
@@ -131,17 +160,37 @@ fn expect_root(name: &str, header: B256, computed: B256) -> Result<(), String> {
 /// What the next block is checked against.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Tip {
+    pub number: u64,
     pub hash: B256,
     pub timestamp_ms: u64,
     pub state_root: B256,
+    pub db_hash: B256,
+}
+
+impl Tip {
+    /// Of a header with this hash.
+    pub fn new(header: &BlockHeader, hash: B256) -> Self {
+        let BlockHeader { number, timestamp_ms, state_root, db_hash, .. } = *header;
+        Self { number, hash, timestamp_ms, state_root, db_hash }
+    }
+
+    /// Root of the block's account trie, with tries. Block 0 has no accounts, and zero in its header.
+    fn account_root(&self) -> B256 {
+        if self.number == 0 { EMPTY_ROOT } else { self.state_root }
+    }
 }
 
 /// A header in its place, signed by a quorum of those whom it names.
-fn check_header(header: &BlockHeader, signatures: &[BlockSignature], number: u64, parent: Option<&Tip>) -> Result<Tip, String> {
-    let tip = Tip { hash: header.hash(), timestamp_ms: header.timestamp_ms, state_root: header.state_root };
+fn check_header(
+    (header, signatures): (&BlockHeader, &[BlockSignature]),
+    number: u64,
+    parent: Option<&Tip>,
+    faults: Faults,
+) -> Result<Tip, String> {
+    let tip = Tip::new(header, header.hash());
     check_link(header, number, parent)?;
     if parent.is_some() {
-        check_signatures(header, tip.hash, signatures)?;
+        check_signatures((header, tip.hash), signatures, faults)?;
     }
     Ok(tip)
 }
@@ -177,8 +226,13 @@ pub(crate) fn check_content(block: &Block) -> Result<(), String> {
     block.transactions.par_iter().with_min_len(RECOVERED_AT_ONCE).try_for_each(check_sender)
 }
 
-/// A quorum of distinct sealers must have signed the block hash: those that the header names. Gives who did, as indices.
-pub(crate) fn check_signatures(header: &BlockHeader, hash: B256, signatures: &[BlockSignature]) -> Result<BTreeSet<u32>, String> {
+/// A quorum of distinct sealers must have signed the block hash: those that the header, given with its hash, names. Gives who did, as
+/// indices.
+pub(crate) fn check_signatures(
+    (header, hash): (&BlockHeader, B256),
+    signatures: &[BlockSignature],
+    faults: Faults,
+) -> Result<BTreeSet<u32>, String> {
     let sealers = &header.sealer_list;
     if signatures.len() > sealers.len() {
         return Err(format!("{} signatures of {} sealers", signatures.len(), sealers.len()));
@@ -192,7 +246,7 @@ pub(crate) fn check_signatures(header: &BlockHeader, hash: B256, signatures: &[B
         }
         signers.insert(signature.index);
     }
-    let rules = Epoch { start: 0, sealers: sealers.clone(), tx_count_limit: 0, tx_gas_limit: 0, consensus_timeout_ms: 0 };
+    let rules = Epoch { start: 0, sealers: sealers.clone(), faults, tx_count_limit: 0, tx_gas_limit: 0, consensus_timeout_ms: 0 };
     if sealers.is_empty() || signers.len() < rules.quorum() {
         return Err(format!("{} distinct sealers signed, {} of {} must", signers.len(), rules.quorum(), sealers.len()));
     }
@@ -220,21 +274,6 @@ fn check_indices(get: Get<'_>, block: &Block) -> Result<Result<(), String>, Stor
     Ok(Ok(()))
 }
 
-fn recompute_state(storage: &dyn Storage, progress: &mut dyn FnMut(Progress)) -> Result<(u64, B256), VerifyError> {
-    let (mut sum, mut fault) = (StateSum::default(), None);
-    storage.scan(Space::State, &[], &[], &mut |key, value| {
-        if let Err(error) = sum.add(key, value) {
-            fault = Some(error);
-            return ControlFlow::Break(());
-        }
-        if sum.values().is_multiple_of(4096) {
-            progress(Progress::State(sum.values()));
-        }
-        ControlFlow::Continue(())
-    })?;
-    progress(Progress::State(sum.values()));
-    match fault {
-        Some(error) => Err(error.into()),
-        None => Ok((sum.values(), sum.root())),
-    }
-}
+#[cfg(test)]
+#[path = "verify/tests.rs"]
+mod tests;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use millrace_base::transaction::DecodeError;
 use millrace_base::{Address, B256, Block, BlockHeader, BlockSignature, Bytes, ChainId, GroupId, NodeId, Refusal, U256, VerifiedTx};
 pub use millrace_core::StorageError;
+pub use millrace_core::mpt::{AccountProof, SlotProof};
 
 /// The last committed block of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,7 +52,7 @@ pub struct Totals {
     pub number: u64,
 }
 
-/// A `call`: executed on the head state, its writes thrown away.
+/// A `call`: executed on the state of a block, its writes thrown away.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CallRequest {
     /// Seen as sender and origin; not authenticated.
@@ -62,6 +63,8 @@ pub struct CallRequest {
     pub data: Bytes,
     /// Visible to the callee.
     pub value: U256,
+    /// The block whose state is used; `None` for the head.
+    pub number: Option<u64>,
 }
 
 /// Result of a `call`.
@@ -75,15 +78,44 @@ pub struct CallOutcome {
     pub output: Bytes,
 }
 
+/// What proves an account and slots of its storage.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StateProof {
+    /// The block whose state root it leads to.
+    pub number: u64,
+    /// The account, its slots and the nodes.
+    pub account: AccountProof,
+}
+
+/// Why the state of a block cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The block is not there yet.
+    #[error("there is no such block")]
+    NoSuchBlock,
+    /// The group keeps the state of its last block only.
+    #[error("the group keeps the state of its last block only (state.type=storage); ask without a block number")]
+    NotKept,
+    /// The group has no tries, so nothing can be proven.
+    #[error("the group's state has no proofs (state.type=storage); groups with state.type=mpt have them")]
+    NoProofs,
+    /// The call reads tables, of which only the latest rows are kept.
+    #[error("the call reads tables or calls a system contract, whose history is not kept; ask without a block number")]
+    Tables,
+    /// Storage failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
 /// Why a `call` has no result at all.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// The pool of call workers and its queue are busy.
     #[error("too many calls are running; try again")]
     Busy,
-    /// Storage failed.
+    /// The state cannot be read.
     #[error(transparent)]
-    Storage(#[from] StorageError),
+    State(#[from] StateError),
 }
 
 /// The consensus part of `getConsensusStatus`.
@@ -103,6 +135,8 @@ pub struct ConsensusStatus {
     pub to_view: u64,
     /// Whether the leader is considered failed.
     pub leader_failed: bool,
+    /// The leader's position among the sealers, where one is known.
+    pub leader: Option<u32>,
     /// Last view heard of each sealer, in sealer order.
     pub views: Vec<(NodeId, u64)>,
 }
@@ -172,9 +206,13 @@ pub trait LedgerView: Send + Sync {
     fn pending(&self, limit: usize) -> Vec<VerifiedTx>;
     /// Number of transactions in the pool.
     fn pending_count(&self) -> usize;
-    /// Runtime code of an account at the head; empty when none.
-    fn code(&self, address: Address) -> Result<Bytes, StorageError>;
-    /// Executes on the head state. Blocks the calling thread for at most the time the gas limit allows; never called from async code directly.
+    /// Runtime code of an account as of a block, `None` for the head; empty when none.
+    fn code(&self, address: Address, number: Option<u64>) -> Result<Bytes, StateError>;
+    /// A slot of a contract's storage as of a block, `None` for the head; zero when none.
+    fn storage_at(&self, address: Address, slot: U256, number: Option<u64>) -> Result<U256, StateError>;
+    /// An account and slots of its storage with proofs against the state root of a block, `None` for the head. Only with tries.
+    fn account_proof(&self, address: Address, slots: &[U256], number: Option<u64>) -> Result<StateProof, StateError>;
+    /// Executes on the state of a block. Blocks the calling thread for at most the time the gas limit allows; never called from async code directly.
     fn call(&self, request: CallRequest) -> Result<CallOutcome, CallError>;
     /// An on-chain setting effective for the next block; `None` when unset.
     fn system_config(&self, key: &str) -> Result<Option<String>, StorageError>;

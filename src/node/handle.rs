@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use millrace_base::GroupId;
@@ -14,15 +14,18 @@ use millrace_pipeline::frames::FrameInlet;
 use millrace_pipeline::messages::{Incoming, Source};
 use millrace_pipeline::runtime::{LaneError, LaneSender, MetricsHandle};
 use millrace_pipeline::stages::sync::SyncInlet;
+use millrace_pipeline::topology::Crew;
 
 use crate::config::{GroupConfig, NodeConfig, PeerLists};
 use crate::node::groups::Groups;
 use crate::node::metrics;
+use crate::node::peer_rates::PeerRates;
 use crate::node::report::KnownNames;
 use crate::node::{network, report};
-use crate::reload::Target;
+use crate::reload::{PortCertificates, Target};
 use crate::status::NodeStatus;
 use crate::status::topology::TopologyReport;
+use millrace_rpc::channel::ChannelServer;
 use millrace_rpc::channel::access::AllowLists;
 
 /// What is done to the list of peers.
@@ -33,6 +36,7 @@ pub(super) struct Doors {
     pub submissions: LaneSender<Incoming>,
     pub frames: FrameInlet,
     pub sync: SyncInlet,
+    pub rates: Arc<PeerRates>,
 }
 
 /// See the module.
@@ -42,6 +46,7 @@ pub(super) struct NodeHandle {
     groups: Groups,
     doors: Doors,
     metrics: MetricsHandle,
+    crew: Arc<Crew>,
     started: Instant,
     /// Where the node's files lie.
     directory: PathBuf,
@@ -51,7 +56,13 @@ pub(super) struct NodeHandle {
 }
 
 impl NodeHandle {
-    pub fn new(config: &NodeConfig, groups: Groups, doors: Doors, metrics: MetricsHandle, network: Option<Arc<PeerNetwork>>) -> Self {
+    pub fn new(
+        config: &NodeConfig,
+        groups: Groups,
+        doors: Doors,
+        (metrics, crew): (MetricsHandle, Arc<Crew>),
+        network: Option<Arc<PeerNetwork>>,
+    ) -> Self {
         let info = NodeInfo {
             chain_id: config.chain_id,
             node_id: config.key.node_id(),
@@ -64,7 +75,7 @@ impl NodeHandle {
         let directory = config.file.parent().map(Into::into).unwrap_or_default();
         let is_stopping = AtomicBool::new(false);
         let (started, names) = (Instant::now(), KnownNames::default());
-        Self { info, configured_peers, groups, doors, metrics, started, directory, names, is_stopping, network }
+        Self { info, configured_peers, groups, doors, metrics, crew, started, directory, names, is_stopping, network }
     }
 
     /// From now on every submission is refused.
@@ -170,14 +181,17 @@ impl NodeView for NodeHandle {
         if let Some(network) = &self.network {
             metrics::render_network(&network.counters(), &mut text);
         }
-        metrics::render_doors(&self.doors.frames, &self.doors.sync, &mut text);
+        metrics::render_crew(&self.crew, &mut text);
+        metrics::render_doors((&self.doors.frames, &self.doors.sync, &self.doors.rates), &mut text);
         metrics::render_certificates(&report::certificates(&self.directory), &mut text);
         metrics::render_process(&mut text);
         text
     }
 
     fn status(&self) -> String {
-        let network = report::network(self.network.as_deref(), &self.info.name, &self.names);
+        let mut network = report::network(self.network.as_deref(), &self.info.name, &self.names);
+        let amop = self.doors.rates.dropped().into_iter().map(|(peer, count)| (format!("amop_of_{peer}"), count));
+        network.dropped.extend(amop);
         let status = NodeStatus {
             version: env!("CARGO_PKG_VERSION").into(),
             name: self.info.name.clone(),
@@ -187,7 +201,7 @@ impl NodeView for NodeHandle {
             now_ms: report::now_ms(),
             uptime_s: self.started.elapsed().as_secs(),
             is_stopping: self.is_stopping.load(Ordering::Acquire),
-            groups: report::groups(self.groups.registry(), self.groups.statuses(), &network),
+            groups: report::groups(self.groups.registry(), (self.groups.statuses(), self.groups.errors()), &network),
             network,
             certificates: report::certificates(&self.directory),
         };
@@ -215,6 +229,7 @@ impl NodeView for NodeHandle {
 pub(super) struct Reloaded {
     pub handle: Arc<NodeHandle>,
     pub access: AllowLists,
+    pub channel: Weak<ChannelServer>,
 }
 
 impl Target for Reloaded {
@@ -232,5 +247,15 @@ impl Target for Reloaded {
 
     fn groups(&self, groups: Vec<GroupConfig>) {
         self.handle.groups.append(&groups);
+    }
+
+    fn certificates(&self, certificates: PortCertificates) -> Result<(), Fault> {
+        if let (Some(network), Some(material)) = (&self.handle.network, &certificates.peers) {
+            network.reload_certificates(material)?;
+        }
+        if let Some(channel) = self.channel.upgrade() {
+            channel.set_tls(certificates.clients);
+        }
+        Ok(())
     }
 }

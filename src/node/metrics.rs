@@ -9,7 +9,9 @@ use millrace_ledger::{Ledger, Registry};
 use millrace_network::{DropReason, EndReason, FrameKind, NetworkCounters};
 use millrace_pipeline::frames::FrameInlet;
 use millrace_pipeline::stages::sync::SyncInlet;
+use millrace_pipeline::topology::Crew;
 
+use super::peer_rates::PeerRates;
 use crate::status::CertificateReport;
 
 /// One figure a group: name, kind, help, and how to read it.
@@ -115,11 +117,28 @@ pub(super) fn render_network(counters: &NetworkCounters, text: &mut String) {
     }
 }
 
+/// Appends how blocks were executed.
+pub(super) fn render_crew(crew: &Crew, text: &mut String) {
+    let totals = crew.totals();
+    let figures = [
+        ("millrace_execute_parallel_blocks_total", "Blocks executed by several threads.", totals.parallel_blocks),
+        ("millrace_execute_serial_blocks_total", "Blocks executed by one thread.", totals.serial_blocks),
+        ("millrace_execute_reexecutions_total", "Executions of transactions whose result was not used.", totals.reexecutions),
+    ];
+    for (name, help, value) in figures {
+        head(text, name, "counter", help);
+        let _ = writeln!(text, "{name} {value}");
+    }
+}
+
 /// Appends what was dropped at the pipeline's doors for other nodes.
-pub(super) fn render_doors(frames: &FrameInlet, sync: &SyncInlet, text: &mut String) {
+pub(super) fn render_doors((frames, sync, rates): (&FrameInlet, &SyncInlet, &PeerRates), text: &mut String) {
     let name = "millrace_inlet_dropped_total";
-    head(text, name, "counter", "Messages of other nodes that found no room in their sender's share.");
-    let _ = writeln!(text, "{name}{{inlet=\"consensus\"}} {}\n{name}{{inlet=\"sync\"}} {}", frames.dropped(), sync.dropped());
+    head(text, name, "counter", "Messages of other nodes that found no room in their sender's share or were beyond its rate.");
+    let clients: u64 = rates.dropped().iter().map(|(_, count)| count).sum();
+    for (inlet, dropped) in [("consensus", frames.dropped()), ("sync", sync.dropped()), ("clients", clients)] {
+        let _ = writeln!(text, "{name}{{inlet=\"{inlet}\"}} {dropped}");
+    }
 }
 
 /// Appends days to the end of each certificate.

@@ -9,11 +9,12 @@ use millrace_base::fault::Fault;
 use millrace_base::{Bytes, GroupId, NodeId};
 use millrace_network::{AccessLists, Frame, FrameKind, FrameSink, NetworkConfig, NodeIdentity, PeerNetwork, TlsMaterial};
 use millrace_pipeline::frames::FrameInlet;
-use millrace_pipeline::peers::{PeerKind, Peers};
+use millrace_pipeline::peers::{PeerKind, Peers, PeersInlet};
 use millrace_pipeline::stages::sync::SyncInlet;
 use millrace_rpc::channel::ChannelServer;
 use millrace_rpc::channel::amop::{AmopPeers, PeerMessage};
 
+use super::peer_rates::PeerRates;
 use crate::config::{NodeConfig, PeerLists};
 
 /// Name of the file in the data directory that keeps peers added and erased while running.
@@ -105,18 +106,23 @@ impl ChannelEnd {
 }
 
 /// Takes frames to the stages, and those of clients to the channel server.
-struct Switch {
-    consensus: FrameInlet,
-    sync: SyncInlet,
-    channel: ChannelEnd,
+pub(super) struct PeerDoors {
+    pub consensus: FrameInlet,
+    pub sync: SyncInlet,
+    pub peers: PeersInlet,
+    pub channel: ChannelEnd,
+    pub rates: Arc<PeerRates>,
 }
 
-impl FrameSink for Switch {
+impl FrameSink for PeerDoors {
     fn frame(&self, from: NodeId, frame: Frame) {
         if frame.kind == FrameKind::Amop {
+            if !self.rates.admit(from, frame.payload.len()) {
+                return;
+            }
             match PeerMessage::decode(&frame.payload) {
                 Ok(message) => self.channel.tell(|server| server.peer_message(from, message)),
-                Err(error) => tracing::warn!(peer = %from, %error, "a peer's message for clients cannot be read; it is dropped"),
+                Err(error) => self.rates.unreadable(from, &error),
             }
             return;
         }
@@ -132,14 +138,18 @@ impl FrameSink for Switch {
 
     fn connected(&self, peer: NodeId) {
         self.channel.tell(|server| server.peer_connected(peer));
+        self.peers.changed();
     }
 
     fn disconnected(&self, peer: NodeId) {
         self.channel.tell(|server| server.peer_gone(peer));
+        self.rates.gone(&peer);
+        self.peers.changed();
     }
 
     fn groups_changed(&self, _: NodeId, groups: &[GroupId]) {
         groups.iter().for_each(|group| self.sync.peers_changed(*group));
+        self.peers.changed();
     }
 }
 
@@ -147,7 +157,7 @@ impl FrameSink for Switch {
 ///
 /// # Errors
 /// Certificates that do not fit, or a port that is taken, with what to do.
-pub(super) fn start(config: &NodeConfig, inlets: (FrameInlet, SyncInlet), channel: ChannelEnd) -> Result<Option<PeerNetwork>, Fault> {
+pub(super) fn start(config: &NodeConfig, doors: PeerDoors) -> Result<Option<PeerNetwork>, Fault> {
     let p2p = &config.p2p;
     if p2p.peers.is_empty() && !p2p.key.exists() {
         tracing::info!("this node has no P2P certificate and no peers: it runs alone");
@@ -163,8 +173,7 @@ pub(super) fn start(config: &NodeConfig, inlets: (FrameInlet, SyncInlet), channe
     if !p2p.compress {
         network.compress_above = usize::MAX;
     }
-    let (consensus, sync) = inlets;
-    PeerNetwork::start(network, Arc::new(Switch { consensus, sync, channel })).map(Some)
+    PeerNetwork::start(network, Arc::new(doors)).map(Some)
 }
 
 /// The lists as the network takes them: an empty whitelist admits everybody.

@@ -36,7 +36,7 @@ fn milliseconds(time: SystemTime) -> u64 {
 /// The groups of a node, in the order of their ids.
 pub(super) fn groups(
     registry: &Registry,
-    statuses: impl IntoIterator<Item = (GroupId, GroupStatus)>,
+    (statuses, errors): (BTreeMap<GroupId, GroupStatus>, BTreeMap<GroupId, String>),
     network: &NetworkReport,
 ) -> Vec<GroupReport> {
     let group = |(group, status): (GroupId, GroupStatus)| {
@@ -48,7 +48,7 @@ pub(super) fn groups(
             GroupStatus::Deleted => GroupState::Removed,
         };
         let running = registry.get(group).map(|ledger| running_group(&ledger, network));
-        Some(GroupReport { group: group.get(), state, running })
+        Some(GroupReport { group: group.get(), state, error: errors.get(&group).cloned(), running })
     };
     statuses.into_iter().filter_map(group).collect()
 }
@@ -90,6 +90,7 @@ fn role(ledger: &Ledger) -> Role {
 fn consensus(ledger: &Ledger, network: &NetworkReport, now: Instant) -> ConsensusReport {
     let (epoch, engine) = (ledger.epoch(), ledger.engine_status());
     ConsensusReport {
+        kind: ledger.config().genesis.consensus.name().into(),
         epoch_start: epoch.start,
         quorum: epoch.quorum(),
         timeout_ms: epoch.consensus_timeout_ms,

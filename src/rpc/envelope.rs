@@ -70,7 +70,7 @@ impl Answer {
 }
 
 /// Parses strict JSON; text behind the first value is ignored, as in the reference node. What is skipped is not bounded in depth: callers
-/// ask [`crate::lenient::is_too_deep`].
+/// ask [`crate::lenient::shape`] first.
 pub fn parse(body: &[u8]) -> Result<Incoming<'_>, serde_json::Error> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use millrace_base::hex;
 use millrace_base::rlp::RlpError;
 use millrace_base::transaction::DecodeError;
-use millrace_ledger::view::{CallError, StorageError, SubmitError};
+use millrace_ledger::view::{CallError, StateError, StorageError, SubmitError};
 
 use crate::limits::MAX_ECHO_BYTES;
 
@@ -172,7 +172,16 @@ impl RpcError {
     pub fn call(error: &CallError) -> Self {
         match error {
             CallError::Busy => Self::unavailable(&error.to_string()),
-            CallError::Storage(error) => Self::storage(error),
+            CallError::State(error) => Self::state(error),
+        }
+    }
+
+    /// Why the state of a block cannot be read. 2.x clients never ask for one.
+    pub fn state(error: &StateError) -> Self {
+        match error {
+            StateError::NoSuchBlock => Self::NO_BLOCK_NUMBER,
+            StateError::NotKept | StateError::NoProofs | StateError::Tables => Self::method(-40020, error.to_string()),
+            StateError::Storage(error) => Self::storage(error),
         }
     }
 }

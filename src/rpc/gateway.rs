@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use millrace_base::limits::MAX_RPC_BATCH;
 use millrace_base::{B256, GroupId, RawTx};
 use millrace_ledger::view::{NodeView, SubmitError};
 use serde_json::value::RawValue;
@@ -18,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::channel::topics::TopicBoard;
 use crate::envelope::{self, Answer, Call, Incoming, Outcome, Request};
 use crate::error::RpcError;
-use crate::lenient::{self, TooDeep};
+use crate::lenient::{self, Shape, TooDeep};
 use crate::limits::{LARGE_BODY_BYTES, MAX_PEER_ARGUMENTS, MAX_REPLY_BYTES, MAX_WAITING_QUERIES, REQUEST_TIME_LIMIT};
 use crate::methods::{self, Context, Handler, Management, Membership, Run};
 use crate::params::{self, Arguments};
@@ -143,11 +144,15 @@ impl Gateway {
     /// Answers a body on behalf of a transport.
     pub async fn answer_for(&self, body: &[u8], caller: Caller<'_>) -> Vec<u8> {
         let cleaned;
-        let parsed = off_duty(body.len(), || envelope::parse(body).map(|incoming| (incoming, lenient::is_too_deep(body))));
+        let parsed = off_duty(body.len(), || match lenient::shape(body, MAX_RPC_BATCH) {
+            Shape::TooDeep => Err(TOO_DEEP.to_vec()),
+            Shape::TooMany => Err(single(None, &Err(RpcError::BATCH_TOO_LONG))),
+            Shape::Fits => Ok(envelope::parse(body)),
+        });
         let incoming = match parsed {
-            Ok((_, true)) => return TOO_DEEP.to_vec(),
-            Ok((incoming, false)) => incoming,
-            Err(_) => match off_duty(body.len(), || lenient::clean(body)) {
+            Err(refusal) => return refusal,
+            Ok(Ok(incoming)) => incoming,
+            Ok(Err(_)) => match off_duty(body.len(), || lenient::clean(body)) {
                 Err(TooDeep) => return TOO_DEEP.to_vec(),
                 Ok(strict) => {
                     cleaned = strict;

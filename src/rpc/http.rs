@@ -6,13 +6,15 @@
 //!
 //! Bounds: connections, time for head, body and answer, bytes of one body and of all bodies together.
 
+use std::future::poll_fn;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, HttpBody, to_bytes};
+use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -161,10 +163,9 @@ impl Entry {
         let body = request.into_body();
         let deadline = Instant::now() + self.body_time_limit;
         let _room = self.reserve(&body.size_hint(), deadline).await?;
-        let read = timeout_at(deadline, to_bytes(body, self.max_body_bytes)).await;
-        let body = match read {
-            Ok(Ok(body)) => body,
-            Ok(Err(_)) => return Err(self.too_large()),
+        let body = match timeout_at(deadline, read(body, self.max_body_bytes)).await {
+            Ok(Some(body)) => body,
+            Ok(None) => return Err(self.too_large()),
             Err(_) => return Err(refuse(StatusCode::REQUEST_TIMEOUT, "the request body took too long")),
         };
         let reply = self.gateway.answer(&body, submitter).await;
@@ -188,6 +189,21 @@ impl Entry {
     fn too_large(&self) -> Response {
         refuse(StatusCode::PAYLOAD_TOO_LARGE, &format!("the request body cannot be read or is longer than {} bytes", self.max_body_bytes))
     }
+}
+
+/// Reads a body into one piece of memory, which is taken at once when the length is known; none when it is longer than allowed or
+/// cannot be read.
+async fn read(mut body: Body, most: usize) -> Option<Vec<u8>> {
+    let length = body.size_hint().exact().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(length.min(most));
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        let Ok(data) = frame.ok()?.into_data() else { continue };
+        if bytes.len() + data.len() > most {
+            return None;
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Some(bytes)
 }
 
 fn refuse(status: StatusCode, reason: &str) -> Response {

@@ -12,22 +12,42 @@ use millrace_base::limits::MAX_JSON_DEPTH;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooDeep;
 
-/// Whether the first value of `json`, which is strict JSON, is nested deeper than [`MAX_JSON_DEPTH`].
-pub fn is_too_deep(json: &[u8]) -> bool {
-    let (mut depth, mut in_string, mut bytes) = (0usize, false, json.iter());
+/// What one look at the first value of a body says, before anything is built of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shape {
+    /// Nothing against it, or it is no strict JSON and has to be read to tell.
+    Fits,
+    /// It is nested deeper than [`MAX_JSON_DEPTH`].
+    TooDeep,
+    /// It is a list of more elements than asked about.
+    TooMany,
+}
+
+/// Looks at a body once, and no further than until it is known to be too much: a body is refused at the cost of its first requests.
+pub fn shape(json: &[u8], most: usize) -> Shape {
+    let (mut depth, mut commas, mut in_string, mut bytes) = (0usize, 0usize, false, json.iter());
+    let is_list = json.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
     while let Some(&byte) = bytes.next() {
         match byte {
             b'\\' if in_string => drop(bytes.next()),
             b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => depth += 1,
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ if in_string => {}
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            b',' if depth == 1 && is_list => commas += 1,
+            // A comment, in which nothing counts.
+            b'/' => return Shape::Fits,
             _ => continue,
         }
-        if depth == 0 || depth > MAX_JSON_DEPTH {
-            return depth > 0;
+        match depth {
+            _ if in_string => {}
+            0 => return Shape::Fits,
+            _ if depth > MAX_JSON_DEPTH => return Shape::TooDeep,
+            _ if commas >= most => return Shape::TooMany,
+            _ => {}
         }
     }
-    false
+    Shape::Fits
 }
 
 /// Strict JSON of the first value in `body`, as far as it can be told without parsing.
@@ -119,6 +139,7 @@ mod tests {
     #[test]
     fn depth_is_that_of_brackets_outside_strings() {
         let nested = |depth: usize| [vec![b'['; depth], vec![b']'; depth]].concat();
+        let is_too_deep = |json: &[u8]| shape(json, 1_000) == Shape::TooDeep;
         assert!(!is_too_deep(&nested(MAX_JSON_DEPTH)) && is_too_deep(&nested(MAX_JSON_DEPTH + 1)));
         let quoted = format!("[\"{}\\\"{}\"]", "[".repeat(500), "[".repeat(500));
         assert!(!is_too_deep(quoted.as_bytes()) && !is_too_deep(b"5"));
@@ -130,5 +151,16 @@ mod tests {
         assert_eq!(clean(&[b'['; MAX_JSON_DEPTH + 1]), Err(TooDeep));
         assert!(clean(&[b'['; MAX_JSON_DEPTH]).is_ok());
         assert_eq!(clean(b"/* unclosed {").unwrap(), b"/");
+    }
+
+    #[test]
+    fn list_of_too_many_elements_is_known_before_it_is_read_to_its_end() {
+        let list = |count: usize| format!(" [{}]", vec![r#"{"a":[1,2,3],"b":"x,y\\","c":{}}"#; count].join(","));
+        assert_eq!((shape(list(5).as_bytes(), 5), shape(list(6).as_bytes(), 5)), (Shape::Fits, Shape::TooMany));
+        let cut_off = &list(1_000)[..400];
+        assert_eq!(shape(cut_off.as_bytes(), 5), Shape::TooMany);
+        assert_eq!(shape(format!("{{\"a\":{}}}", list(9)).as_bytes(), 5), Shape::Fits, "only the outermost list counts");
+        assert_eq!(shape(format!("[1/* {} */]", ",".repeat(9)).as_bytes(), 5), Shape::Fits, "a comment is no element");
+        assert_eq!(shape(format!("[1]{}", ",2".repeat(9)).as_bytes(), 5), Shape::Fits, "text behind the first value does not count");
     }
 }

@@ -29,6 +29,9 @@ pub const BODY_PERMIT_BYTES: usize = 1 << 10;
 /// Parameters looked at in one request; no method declares more than five.
 pub const MAX_ARGUMENTS: usize = 8;
 
+/// Slots proven in one request: some 10 KB of reply each.
+pub const MAX_PROOF_SLOTS: usize = 256;
+
 /// Bytes of replies in one batch after which its further requests are refused: a batch could ask for the same large block 10,000 times.
 pub const MAX_REPLY_BYTES: usize = 64 << 20;
 
@@ -71,6 +74,10 @@ pub const MAX_PEER_TOPICS: usize = 65_536;
 /// Bytes queued for a client that does not read; its session is ended beyond. Holds the pushes of several full blocks.
 pub const MAX_QUEUED_BYTES: usize = 16 << 20;
 
+/// Bytes that the kernel holds unsent for one channel client. A client that reads nothing is noticed behind these and not behind the
+/// megabytes that the kernel would take otherwise, for every client.
+pub const UNSENT_BYTES: u32 = 128 << 10;
+
 /// Bytes queued for a client above which event logs wait until it has read: history is read again later, not queued.
 pub const EVENT_QUEUE_BYTES: usize = 1 << 20;
 
@@ -86,6 +93,10 @@ pub const MAX_REQUESTS: usize = 65_536;
 
 /// Bytes of JSON-RPC frames of all sessions together that are being answered at the same time.
 pub const MAX_REQUEST_BYTES: usize = 512 << 20;
+
+/// Time between the reply to an event subscription and its first push. go-sdk registers who handles the logs when it has read the reply,
+/// and drops logs that are there before; 2.x nodes look at subscriptions every 100 ms.
+pub const FIRST_PUSH_DELAY: Duration = Duration::from_millis(100);
 
 /// Event subscriptions of one session.
 pub const MAX_SESSION_FILTERS: usize = 256;
@@ -113,6 +124,10 @@ pub const EVENT_PUSH_BYTES: usize = 256 << 10;
 
 /// Transactions of one session whose receipts are awaited. Two full pools of 2.x.
 pub const MAX_AWAITED_RECEIPTS: usize = 300_000;
+
+/// Time that receipts wait for go-sdk, which may stand still for ever when a receipt is close behind the reply to its transaction: with 32
+/// goroutines that share a client it did within seconds, with receipts 20 ms later never.
+pub const GO_SDK_RECEIPT_DELAY: Duration = Duration::from_millis(20);
 
 /// AMOP messages that wait for an answer, on the whole node.
 pub const MAX_AMOP_WAITING: usize = 16_384;

@@ -7,6 +7,7 @@ mod call;
 mod chain;
 mod groups;
 mod node;
+mod state;
 mod transactions;
 
 use std::sync::Arc;
@@ -101,7 +102,7 @@ impl Method {
     /// The group that a request addresses, where access to groups is guarded: all methods that take a group, but for those that ignore it
     /// or make one (`spec/client-protocol.md` 3.9). Wrong parameters are refused later.
     pub fn guarded_group(&self, params: Option<&RawValue>) -> Option<GroupId> {
-        let takes_group = matches!(self.shape, Shape::Exactly([first, ..]) if *first == GROUP);
+        let takes_group = matches!(self.shape, Shape::Exactly([first, ..]) | Shape::AtLeast(_, [first, ..]) if *first == GROUP);
         if !takes_group || matches!(self.name, "generateGroup" | "getPeers" | "getNodeIDList") {
             return None;
         }
@@ -120,6 +121,7 @@ const fn parameter(name: &'static str, kind: Kind) -> Parameter {
 
 const GROUP: Parameter = parameter("groupId", Kind::Integer);
 const NUMBER: Parameter = parameter("blockNumber", Kind::Text);
+const ADDRESS: Parameter = parameter("address", Kind::Text);
 const BLOCK_HASH: Parameter = parameter("blockHash", Kind::Text);
 const TX_HASH: Parameter = parameter("transactionHash", Kind::Text);
 const INDEX: Parameter = parameter("transactionIndex", Kind::Text);
@@ -143,7 +145,7 @@ use Run::{Memory, Storage, Submit};
 /// All methods, sorted by name.
 pub static METHODS: &[Method] = &[
     method("addPeers", Shape::Unchecked, Storage(groups::add_peers)),
-    method("call", Shape::Exactly(&[GROUP, parameter("request", Kind::Object)]), Storage(call::call)),
+    method("call", Shape::AtLeast(2, &[GROUP, parameter("request", Kind::Object), NUMBER]), Storage(call::call)),
     method("erasePeers", Shape::Unchecked, Storage(groups::erase_peers)),
     method("generateGroup", Shape::Exactly(&[GROUP, parameter("genesis", Kind::Object)]), Storage(groups::generate)),
     method(
@@ -163,7 +165,7 @@ pub static METHODS: &[Method] = &[
     method("getBlockHeaderByNumber", Shape::Exactly(&[GROUP, NUMBER, SIGNATURES]), Storage(chain::header_by_number)),
     method("getBlockNumber", ONLY_GROUP, Memory(chain::block_number)),
     method("getClientVersion", Shape::Unchecked, Memory(node::client_version)),
-    method("getCode", Shape::Exactly(&[GROUP, parameter("address", Kind::Text)]), Storage(chain::code)),
+    method("getCode", Shape::AtLeast(2, &[GROUP, ADDRESS, NUMBER]), Storage(state::code)),
     method("getConsensusStatus", ONLY_GROUP, Memory(node::consensus_status)),
     method("getEpochSealersList", ONLY_GROUP, Memory(node::epoch_sealers)),
     method("getGroupList", Shape::Unchecked, Memory(node::group_list)),
@@ -176,6 +178,8 @@ pub static METHODS: &[Method] = &[
     method("getPendingTransactions", ONLY_GROUP, Storage(transactions::pending)),
     method("getPendingTxSize", ONLY_GROUP, Memory(transactions::pending_count)),
     method("getSealerList", ONLY_GROUP, Memory(node::sealers)),
+    method("getStateProof", Shape::AtLeast(3, &[GROUP, ADDRESS, parameter("slots", Kind::List), NUMBER]), Storage(state::proof)),
+    method("getStorageAt", Shape::AtLeast(3, &[GROUP, ADDRESS, parameter("slot", Kind::Text), NUMBER]), Storage(state::storage_at)),
     method("getSyncStatus", ONLY_GROUP, Memory(node::sync_status)),
     method("getSystemConfigByKey", Shape::Exactly(&[GROUP, parameter("key", Kind::Text)]), Storage(chain::system_config)),
     method("getTotalTransactionCount", ONLY_GROUP, Memory(chain::totals)),

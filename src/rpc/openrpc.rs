@@ -37,6 +37,7 @@ const ERRORS: &[(i32, &str)] = &[
     (-40009, "the node is not a member of the group, or its consensus does not have what is asked for"),
     (-40011, "more requests a second than flow_control.limit_req lets in"),
     (-40012, "the client is not on the list of the group"),
+    (-40020, "the state of that block is not kept, or has no proofs"),
     (-40099, "the block has fewer receipts"),
     (-100001, "groups and peers may not be changed by clients of this node"),
 ];
@@ -78,7 +79,11 @@ fn reference(kind: &str, name: &str) -> Value {
 
 fn describe(method: &Method, description: &Value) -> Value {
     let params = match method.shape {
-        Shape::Exactly(parameters) => parameters.iter().map(declared).collect(),
+        Shape::Exactly(parameters) => parameters.iter().map(|parameter| declared(parameter, Need::Required)).collect(),
+        Shape::AtLeast(required, parameters) => {
+            let need = |position| if position < required { Need::Required } else { Need::Optional };
+            parameters.iter().enumerate().map(|(position, parameter)| declared(parameter, need(position))).collect()
+        }
         Shape::Unchecked => description["params"].as_array().cloned().unwrap_or_default(),
     };
     let result = description["result"].as_str().expect("each description names the shape of the result");
@@ -100,14 +105,22 @@ fn describe(method: &Method, description: &Value) -> Value {
     described
 }
 
-fn declared(parameter: &Parameter) -> Value {
+/// Whether a parameter may be left out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Required,
+    Optional,
+}
+
+fn declared(parameter: &Parameter, need: Need) -> Value {
     let kind = match parameter.kind {
         Kind::Integer => "integer",
         Kind::Text => "string",
         Kind::Flag => "boolean",
         Kind::Object => "object",
+        Kind::List => "array",
     };
-    json!({"name": parameter.name, "required": true, "schema": {"type": kind}})
+    json!({"name": parameter.name, "required": need == Need::Required, "schema": {"type": kind}})
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ pub enum Kind {
     Flag,
     /// A JSON object.
     Object,
+    /// A JSON array; taken apart by the method.
+    List,
 }
 
 /// A declared parameter.
@@ -41,6 +43,8 @@ pub enum Shape {
     Unchecked,
     /// An array of exactly these.
     Exactly(&'static [Parameter]),
+    /// An array of these, of which the given number must be there. Where 2.x has fewer parameters, those after them are ours.
+    AtLeast(usize, &'static [Parameter]),
 }
 
 enum Argument<'a> {
@@ -59,11 +63,13 @@ pub struct Arguments<'a> {
 impl<'a> Arguments<'a> {
     /// Checks `raw` against `shape`.
     pub fn check(shape: Shape, raw: Option<&'a RawValue>) -> Result<Self, RpcError> {
-        let Shape::Exactly(parameters) = shape else {
-            return Ok(Self { list: Vec::new(), raw });
+        let (required, parameters) = match shape {
+            Shape::Unchecked => return Ok(Self { list: Vec::new(), raw }),
+            Shape::Exactly(parameters) => (parameters.len(), parameters),
+            Shape::AtLeast(required, parameters) => (required, parameters),
         };
         let values = raw.and_then(|raw| elements(raw, MAX_ARGUMENTS)).ok_or(RpcError::INVALID_PARAMS)?;
-        if values.len() != parameters.len() {
+        if values.len() < required || values.len() > parameters.len() {
             return Err(RpcError::INVALID_PARAMS);
         }
         if !values.iter().zip(parameters).all(|(value, parameter)| has_kind(value, parameter.kind)) {
@@ -89,6 +95,11 @@ impl<'a> Arguments<'a> {
         }
     }
 
+    /// The text at `position`, if the client gave one there.
+    pub fn optional_text(&self, position: usize) -> Option<&str> {
+        (position < self.list.len()).then(|| self.text(position))
+    }
+
     /// The flag at `position`.
     pub fn flag(&self, position: usize) -> bool {
         match self.list.get(position) {
@@ -97,11 +108,11 @@ impl<'a> Arguments<'a> {
         }
     }
 
-    /// The object at `position`, unparsed.
+    /// The object or list at `position`, unparsed.
     pub fn object(&self, position: usize) -> &'a RawValue {
         match self.list.get(position) {
             Some(Argument::Object(value)) => value,
-            _ => unreachable!("the method declares an object at {position}"),
+            _ => unreachable!("the method declares an object or a list at {position}"),
         }
     }
 
@@ -133,6 +144,7 @@ fn has_kind(value: &RawValue, kind: Kind) -> bool {
         Kind::Text => first == b'"',
         Kind::Flag => matches!(first, b't' | b'f'),
         Kind::Object => first == b'{',
+        Kind::List => first == b'[',
         Kind::Integer => matches!(first, b'-' | b'0'..=b'9') && integer(value.get()).is_some(),
     }
 }
@@ -141,7 +153,7 @@ fn convert(value: &RawValue, kind: Kind) -> Result<Argument<'_>, RpcError> {
     Ok(match kind {
         Kind::Text => Argument::Text(text(value).ok_or(RpcError::CONVERSION)?),
         Kind::Flag => Argument::Flag(value.get() == "true"),
-        Kind::Object => Argument::Object(value),
+        Kind::Object | Kind::List => Argument::Object(value),
         Kind::Integer => match integer(value.get()) {
             Some(Integer::Exact(exact)) => Argument::Integer(i32::try_from(exact).map_err(|_| RpcError::CONVERSION)?),
             _ => return Err(RpcError::CONVERSION),

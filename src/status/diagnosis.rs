@@ -132,7 +132,10 @@ fn judge_group(group: &GroupReport, status: &NodeStatus, findings: &mut Findings
             GroupState::Stopped => (Level::Healthy, "It is stopped; startGroup on the operator port starts it."),
             GroupState::Removed => (Level::Healthy, "It is removed; its files are kept, recoverGroup brings it back."),
         };
-        return findings.add(level, text.into());
+        return match &group.error {
+            Some(error) => findings.add(Level::Degraded, format!("{text} When it was stopped: {error}.")),
+            None => findings.add(level, text.into()),
+        };
     };
     if let Some(reason) = &running.halted {
         let text = format!(
@@ -224,7 +227,12 @@ fn judge_steps(running: &RunningGroup, findings: &mut Findings) {
         SLOW_STEP_MS..STUCK_STEP_MS => Level::Degraded,
         _ => Level::Stuck,
     };
-    if consensus.to_view > consensus.view {
+    if consensus.to_view > consensus.view && consensus.is_raft() {
+        let text = format!("This sealer hears of no leader in term {} and asks the others for their votes. ", consensus.view);
+        let hope =
+            if has_quorum { "With a majority connected an election ends within seconds." } else { "Without a majority nobody is elected." };
+        findings.add(level.max(Level::Degraded), text + hope);
+    } else if consensus.to_view > consensus.view {
         let text = format!(
             "A view change from view {} to view {} is under way: the sealers replace a leader that was too slow. ",
             consensus.view, consensus.to_view
@@ -240,12 +248,14 @@ fn judge_steps(running: &RunningGroup, findings: &mut Findings) {
         .sealers
         .iter()
         .filter(|sealer| sealer.link == Link::Connected && sealer.heard_ms > 0 && sealer.view != consensus.view)
-        .map(|sealer| format!("{} is in view {}", sealer.label(), sealer.view))
+        .map(|sealer| format!("{} is in {} {}", sealer.label(), consensus.counter(), sealer.view))
         .collect();
     if !differing.is_empty() {
         // Views are told with other messages: a difference is a trouble only where a step waits.
         let level = if consensus.waiting_ms >= SLOW_STEP_MS { Level::Degraded } else { Level::Healthy };
-        findings.add(level, format!("Views differ: this node is in view {}, {}.", consensus.view, differing.join(", ")));
+        let (counter, differing) = (consensus.counter(), differing.join(", "));
+        let named = if consensus.is_raft() { "Terms" } else { "Views" };
+        findings.add(level, format!("{named} differ: this node is in {counter} {}, {differing}.", consensus.view));
     }
 }
 

@@ -39,6 +39,7 @@ pub fn group(count: usize) -> RunningGroup {
         blocks_per_s: 1.5,
         transactions_per_s: 820.3,
         consensus: ConsensusReport {
+            kind: "pbft".into(),
             epoch_start: 1,
             quorum: count - (count - 1) / 3,
             timeout_ms: 3_000,
@@ -83,7 +84,7 @@ pub fn node(count: usize) -> NodeStatus {
         now_ms: NOW_MS,
         uptime_s: 3_725,
         is_stopping: false,
-        groups: vec![GroupReport { group: 1, state: GroupState::Running, running: Some(group(count)) }],
+        groups: vec![GroupReport { group: 1, state: GroupState::Running, error: None, running: Some(group(count)) }],
         network: NetworkReport {
             own_name: "node0".into(),
             known_names: BTreeMap::new(),

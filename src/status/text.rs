@@ -28,10 +28,11 @@ pub fn why(status: &NodeStatus, diagnosis: &Diagnosis) -> String {
     for (group, found) in status.groups.iter().zip(&diagnosis.groups) {
         let figures = match &group.running {
             Some(running) => format!(
-                "  (height {}, last block {}, {}, view {})",
+                "  (height {}, last block {}, {}, {} {})",
                 running.height,
                 block_age(status.now_ms, running.head_time_ms),
                 role(&running.role),
+                running.consensus.counter(),
                 running.consensus.view
             ),
             None => String::new(),
@@ -94,10 +95,11 @@ fn draw_group(group: &GroupReport, level: Level, status: &NodeStatus, text: &mut
             known.map_or_else(|| label(None, leader), super::SealerReport::label)
         },
     );
+    let counter = consensus.counter();
     let changing = if consensus.to_view > consensus.view { format!(" moving to {}", consensus.to_view) } else { String::new() };
     let _ = writeln!(
         text,
-        "  view {}{changing}, leader {leader}, {} view changes, members since block {}, {} of {} sealers connected, {} needed",
+        "  {counter} {}{changing}, leader {leader}, {} {counter} changes, members since block {}, {} of {} sealers connected, {} needed",
         consensus.view,
         consensus.view_changes,
         consensus.epoch_start,
@@ -140,7 +142,7 @@ fn draw_sync(running: &RunningGroup, text: &mut String) {
 }
 
 fn draw_sealers(running: &RunningGroup, now_ms: u64, text: &mut String) {
-    let _ = writeln!(text, "    {:<18} {:<14} {:>10} {:>6}  heard", "sealer", "link", "height", "view");
+    let _ = writeln!(text, "    {:<18} {:<14} {:>10} {:>6}  heard", "sealer", "link", "height", running.consensus.counter());
     for sealer in &running.consensus.sealers {
         let (link, heard) = match sealer.link {
             Link::Own => ("this node", String::new()),

@@ -15,6 +15,7 @@ mod blocks;
 mod changes;
 mod contracts;
 mod database;
+pub mod ethereum;
 mod instructions;
 mod machine;
 

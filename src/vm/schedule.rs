@@ -53,6 +53,11 @@ impl Fork {
     }
 }
 
+/// revm's name for a fork.
+pub(crate) fn spec_of(fork: Fork) -> SpecId {
+    fork.entry().2
+}
+
 /// The rules of a group's machine, fixed by its genesis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum EvmRules {

@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::nodes::cluster::{Cluster, eventually};
+use crate::nodes::stranger::Stranger;
 
 /// Ids of the nodes that a node has sessions with.
 fn peers(cluster: &Cluster, node: usize) -> Vec<String> {
@@ -63,4 +64,35 @@ fn addresses_of_peers_are_added_and_erased_while_running_and_kept() {
 
     assert_eq!(cluster.manage(own, "addPeers", json!([[other]]))["code"], "0x0");
     eventually("the session is back", || peers(&cluster, own).len() == 2);
+}
+
+/// Days until the node's P2P certificate ends, as its metrics tell.
+fn days_left(cluster: &Cluster, node: usize) -> i64 {
+    let metrics = cluster.metrics(node);
+    let line = metrics.lines().find_map(|line| line.strip_prefix("millrace_certificate_days_left{file=\"conf/p2p.crt\"} "));
+    line.unwrap().parse().unwrap()
+}
+
+#[test]
+fn renewed_certificates_are_used_by_new_sessions_without_a_restart_and_open_ones_stay() {
+    let mut cluster = Cluster::start(4, &["--groups", "1"]);
+    eventually("all are connected", || (0..4).all(|node| peers(&cluster, node).len() == 3));
+    let stranger = cluster.add_node("1");
+    let (address, files) = (cluster.nodes[0].p2p, cluster.nodes[stranger].directory.clone());
+    let shown = || Stranger::connect(address, &files, &[]).shown_certificate();
+    let since = |cluster: &Cluster| {
+        let status = cluster.status(0);
+        let sessions = status["network"]["sessions"].as_array().unwrap().clone();
+        let others = sessions.into_iter().filter(|session| session["nodeId"] != json!(cluster.nodes[stranger].id));
+        others.map(|session| (session["nodeId"].clone(), session["sinceMs"].clone())).collect::<Vec<_>>()
+    };
+    let (old, sessions) = (shown(), since(&cluster));
+    let directory = cluster.nodes[0].directory.to_string_lossy().into_owned();
+    cluster.millrace(&["chain", "renew", "node", &directory, "--days", "77"]);
+    assert_eq!(shown(), old, "the file alone changes nothing");
+    cluster.millrace(&["node", "reload", "--certificates", "--dir", &directory]);
+    eventually("new sessions see the new certificate", || shown() != old);
+    assert!((75..=77).contains(&days_left(&cluster, 0)), "{}", days_left(&cluster, 0));
+    assert_eq!(since(&cluster), sessions, "open sessions go on");
+    cluster.load(&[0, 1, 2, 3], &["--count", "200", "--rate", "400"]).join();
 }

@@ -236,6 +236,12 @@ impl Cluster {
         answer.body_mut().read_to_string().unwrap()
     }
 
+    /// What a node says about itself on the operator's port.
+    pub fn status(&self, index: usize) -> Value {
+        let mut answer = self.agent.get(format!("http://{}/status", self.nodes[index].operator)).call().unwrap();
+        serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap()
+    }
+
     fn number(&self, index: usize, method: &str, group: u16) -> Option<u64> {
         let text = self.ask(index, method, json!([group]))?;
         u64::from_str_radix(text.as_str()?.trim_start_matches("0x"), 16).ok()

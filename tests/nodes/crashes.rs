@@ -95,3 +95,24 @@ fn node_that_was_held_still_goes_on_with_the_others() {
     load.finish();
     cluster.wait_agreement(&ALL, 1);
 }
+
+/// Whoever stops says so, and the others do not wait for it.
+#[test]
+fn rolling_restart_costs_no_timeout() {
+    let mut cluster = Cluster::start(4, &["--groups", "1"]);
+    let load = cluster.load(&ALL, &[]);
+    load.wait_flowing(&cluster, 0, 1);
+    for node in ALL {
+        let others: Vec<usize> = ALL.into_iter().filter(|other| *other != node).collect();
+        cluster.stop(node);
+        wait_progress(&cluster, &others, RECOVERY);
+        cluster.start_node(node);
+        let head = cluster.height(others[0], 1);
+        within(PATIENCE, "the node has caught up", || cluster.height(node, 1) >= head);
+        wait_progress(&cluster, &ALL, RECOVERY);
+    }
+    let figures = load.finish();
+    println!("longest gap {} ms, {} resent, {} committed", figures["longest_gap_ms"], figures["resent"], figures["committed"]);
+    assert!(figures["longest_gap_ms"].as_f64().unwrap() < 3_000.0, "{figures}");
+    cluster.wait_agreement(&ALL, 1);
+}

@@ -13,7 +13,7 @@ use millrace::keys::{Access, read_node_key};
 use millrace_access::blockchain::Commit;
 use millrace_backends::rocksdb::{Budget, RocksStorage, SharedResources};
 use millrace_base::{Address, Block, BlockHeader, BlockSignature, KeyPair, U256, keccak256, merkle};
-use millrace_core::{AccountRecord, Durability, StateKey, StateValue};
+use millrace_core::{AccountRecord, Durability, StateCommitment, StateKey, StateValue};
 use millrace_ledger::{Genesis, Ledger, LedgerConfig};
 use serde_json::json;
 
@@ -83,10 +83,12 @@ impl Written {
                 group: genesis.group,
                 timestamp_ms: genesis.timestamp_ms,
                 sealers: genesis.sealers.clone(),
+                consensus: genesis.consensus,
                 tx_count_limit: genesis.tx_count_limit,
                 tx_gas_limit: genesis.tx_gas_limit,
                 consensus_timeout_s: genesis.consensus_timeout_s,
                 rules: genesis.rules,
+                state: genesis.state,
                 mark: genesis.mark(),
             },
             key: keys[0].clone(),
@@ -104,7 +106,7 @@ impl Written {
     /// Adds blocks that each make so many accounts: a record, and a balance in a token.
     fn grow(&mut self, blocks: u64, accounts: u64) {
         let token = Address::repeat_byte(7);
-        let mut accumulator = self.ledger.chain().accumulator().unwrap();
+        let mut commitment = self.ledger.chain().commitment().unwrap();
         let head = self.ledger.chain().head();
         let (mut parent, mut header) = (head.hash, head.header.clone());
         let mut commits = Vec::new();
@@ -119,6 +121,7 @@ impl Written {
                 writes.push((StateKey::Slot(token, 0, name.into()), Some(StateValue::Slot(balance))));
             }
             writes.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+            let StateCommitment::Storage(accumulator) = &mut commitment else { panic!("the group has no tries") };
             writes.iter().for_each(|(key, value)| accumulator.replace(key, None, value.as_ref()));
             let root = accumulator.root();
             header = BlockHeader {
@@ -139,7 +142,7 @@ impl Written {
             let sign = |(index, key): (u32, &KeyPair)| BlockSignature { index, signature: key.sign(hash) };
             let signatures = (0..).zip(&self.keys[..quorum]).map(sign).collect();
             let block = Arc::new(Block { header: header.clone(), hash, signatures, transactions: Vec::new(), receipts: Vec::new() });
-            commits.push(Commit { block, writes, accumulator: accumulator.clone(), epoch_start: None });
+            commits.push(Commit { block, writes, nodes: Vec::new(), commitment: commitment.clone(), epoch_start: None });
             if commits.len() == 100 {
                 self.ledger.commit(&commits).unwrap();
                 commits.clear();

@@ -11,7 +11,7 @@ use millrace_base::B256;
 use serde_json::json;
 
 use crate::nodes::cluster::{Cluster, eventually, set};
-use crate::nodes::stranger::{CONSENSUS, SYNC, Stranger, TRANSACTIONS};
+use crate::nodes::stranger::{AMOP, CONSENSUS, SYNC, Stranger, TRANSACTIONS};
 
 const ALL: [usize; 4] = [0, 1, 2, 3];
 
@@ -147,5 +147,34 @@ fn session_churn_leaves_the_load_its_rate() {
     println!("{rate:.0} connections a second beside {} tx/s, longest gap {} ms", figures["tps"], figures["longest_gap_ms"]);
     assert_eq!(figures["committed"], 1_600);
     assert!(figures["tps"].as_f64().unwrap() >= 160.0, "80 % of the 200 that were offered: {}", figures["tps"]);
+    cluster.wait_agreement(&ALL, 1);
+}
+
+/// Messages for clients go past every queue; a peer that floods with them is cut to its rate and named.
+#[test]
+fn member_that_floods_with_messages_for_clients_is_cut_to_its_rate_and_shown() {
+    let mut cluster = Cluster::start(4, &["--groups", "1"]);
+    let loud = cluster.add_node("1");
+    cluster.change_role(0, 1, "addObserver", loud);
+    let directory = cluster.nodes[loud].directory.clone();
+    let before = cluster.memory(0);
+    let mut session = Stranger::connect(cluster.nodes[0].p2p, &directory, &[1]);
+    let load = cluster.load(&ALL, &["--count", "1000", "--rate", "250"]);
+    let start = Instant::now();
+    for _ in 0..60_000 {
+        session.send_frame(AMOP, 0, &[0xff; 40]);
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    assert_eq!(load.join()["committed"], 1_000);
+    assert!(session.read_all(), "its session stays: others of its messages are good");
+    let metrics = cluster.metrics(0);
+    let line = metrics.lines().find_map(|line| line.strip_prefix("millrace_inlet_dropped_total{inlet=\"clients\"} "));
+    let dropped: u64 = line.unwrap().parse().unwrap();
+    let growth = cluster.memory(0).saturating_sub(before);
+    println!("60000 messages in {seconds:.1} s, {dropped} dropped; memory grew by {} MiB", growth >> 20);
+    assert!(dropped >= 60_000, "what is beyond the rate, and what cannot be read");
+    let operator = cluster.status(0);
+    let key = format!("amop_of_{}", &cluster.nodes[loud].id[..8]);
+    assert!(operator["network"]["dropped"][&key].as_u64() >= Some(60_000), "{}", operator["network"]["dropped"]);
     cluster.wait_agreement(&ALL, 1);
 }

@@ -76,6 +76,11 @@ impl Stranger {
         peer
     }
 
+    /// The certificate that the other end has shown.
+    pub fn shown_certificate(&self) -> Vec<u8> {
+        self.stream.conn.peer_certificates().unwrap()[0].to_vec()
+    }
+
     /// The proof of the node id: a signature over what only this session derives.
     fn hello(&self, key: &KeyPair) -> Vec<u8> {
         let exported = self.stream.conn.export_keying_material([0u8; 32], b"EXPORTER-millrace-hello", None).unwrap();

@@ -22,7 +22,7 @@ use clap::Parser;
 use mimalloc::MiMalloc;
 use parking_lot::Mutex;
 
-use options::{Bug, Options, Overrides};
+use options::{Bug, Options, Ordering as GroupOrdering, Overrides};
 use world::{Outcome, World};
 
 #[global_allocator]
@@ -47,6 +47,9 @@ struct Arguments {
     /// Groups instead of what the seed says.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=4))]
     groups: Option<u64>,
+    /// How groups order their transactions: pbft, or raft in groups with odd numbers (then no member lies).
+    #[arg(long, value_enum, default_value = "pbft")]
+    consensus: GroupOrdering,
     /// Seeds that run at the same time, each in one thread.
     #[arg(long, default_value_t = 1)]
     jobs: usize,
@@ -110,6 +113,7 @@ fn main() -> ExitCode {
     let overrides = Overrides {
         nodes: arguments.nodes.map(|nodes| nodes as usize),
         groups: arguments.groups.map(|groups| groups as usize),
+        ordering: arguments.consensus,
         planted: arguments.plant,
     };
     if arguments.verbose {

@@ -1,5 +1,7 @@
 //! One run, fully described: everything follows from the seed, and what the command line sets instead.
 
+use millrace_base::GroupId;
+
 use crate::dice::Dice;
 
 /// A bug that is planted to see whether the simulator finds it.
@@ -13,6 +15,16 @@ pub enum Bug {
     Signers,
 }
 
+/// How groups order their transactions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum Ordering {
+    /// PBFT in all groups.
+    #[default]
+    Pbft,
+    /// Raft in groups with odd numbers, PBFT in the others. No member lies.
+    Raft,
+}
+
 /// What the command line sets, besides the seed.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Overrides {
@@ -20,6 +32,8 @@ pub struct Overrides {
     pub nodes: Option<usize>,
     /// Groups, 1 to 4.
     pub groups: Option<usize>,
+    /// See [`Ordering`].
+    pub ordering: Ordering,
     /// See [`Bug`].
     pub planted: Option<Bug>,
 }
@@ -35,6 +49,8 @@ pub struct Options {
     pub others: usize,
     /// Groups, numbered from 1.
     pub groups: usize,
+    /// See [`Ordering`].
+    pub ordering: Ordering,
     /// Faulty sealers that run twice with one key, each copy talking to other nodes.
     pub twins: usize,
     /// Faulty sealers that never say anything.
@@ -65,6 +81,13 @@ pub struct Options {
     pub timeout_s: u64,
     /// Length of the phase with faults.
     pub faults_ms: u64,
+    /// Heights of a group in flight, 1 to 8, the same at all nodes.
+    pub window: u64,
+    /// Whether commits wait for the disk, or only for the operating system: a loss of power takes what the process had written in neither
+    /// case, since here only the process is lost.
+    pub has_power_durability: bool,
+    /// Whether groups are closed and opened on running nodes.
+    pub has_group_steps: bool,
     /// See [`Bug`].
     pub planted: Option<Bug>,
 }
@@ -82,6 +105,7 @@ impl Options {
             sealers,
             others: dice.pick(&[0, 0, 1, 2]),
             groups,
+            ordering: overrides.ordering,
             twins: 0,
             silent: 0,
             liars: 0,
@@ -97,9 +121,13 @@ impl Options {
             block_limit: dice.pick(&[1, 3, 5, 50]),
             timeout_s: dice.pick(&[1, 2, 3]),
             faults_ms: 6_000 + dice.below(14_000),
+            window: 8,
+            has_power_durability: true,
+            has_group_steps: false,
             planted: overrides.planted,
         };
         let faulty = dice.below((sealers as u64 - 1) / 3 + 1);
+        let faulty = if overrides.ordering == Ordering::Raft { 0 } else { faulty };
         for _ in 0..faulty {
             match dice.below(4) {
                 0 => options.silent += 1,
@@ -107,12 +135,21 @@ impl Options {
                 _ => options.twins += 1,
             }
         }
+        // Last, so that a seed keeps the options it had before these were drawn.
+        options.window = dice.pick(&[1, 2, 3, 4, 5, 6, 7, 8, 8, 8]);
+        options.has_power_durability = dice.percent(60);
+        options.has_group_steps = dice.percent(40);
         options
     }
 
     /// Faulty sealers.
     pub fn faulty(&self) -> usize {
         self.twins + self.silent + self.liars
+    }
+
+    /// Whether a group runs Raft.
+    pub fn runs_raft(&self, group: GroupId) -> bool {
+        self.ordering == Ordering::Raft && group.get() % 2 == 1
     }
 
     /// The command that runs it again.
@@ -123,6 +160,9 @@ impl Options {
         }
         if let Some(groups) = overrides.groups {
             text += &format!(" --groups {groups}");
+        }
+        if overrides.ordering == Ordering::Raft {
+            text += " --consensus raft";
         }
         if let Some(planted) = overrides.planted {
             text += &format!(" --plant {}", format!("{planted:?}").to_lowercase());

@@ -11,6 +11,7 @@ use millrace_ledger::Ledger;
 use millrace_ledger::view::{CallRequest, LedgerView};
 
 use crate::clients::{self, ACCOUNTS, Issued, OPENING, Operation, Role};
+use crate::options::Options;
 
 /// A block as it was first seen.
 struct Known {
@@ -21,6 +22,8 @@ struct Known {
 
 /// One group.
 struct Model {
+    /// Whether a majority of sealers is a quorum.
+    runs_raft: bool,
     issued: BTreeMap<B256, Issued>,
     /// By height, from 1.
     blocks: Vec<Known>,
@@ -52,8 +55,10 @@ pub struct Oracle {
 
 impl Oracle {
     /// Knows the first members of each group.
-    pub fn new(groups: &BTreeMap<GroupId, Vec<NodeId>>, block_limit: u64) -> Self {
-        let model = |sealers: &Vec<NodeId>| Model {
+    pub fn new(groups: &BTreeMap<GroupId, Vec<NodeId>>, options: &Options) -> Self {
+        let block_limit = options.block_limit;
+        let model = |group: &GroupId, sealers: &Vec<NodeId>| Model {
+            runs_raft: options.runs_raft(*group),
             issued: BTreeMap::new(),
             blocks: Vec::new(),
             places: BTreeMap::new(),
@@ -64,7 +69,7 @@ impl Oracle {
             balances: BTreeMap::new(),
             opened: 0,
         };
-        let groups = groups.iter().map(|(group, sealers)| (*group, model(sealers))).collect();
+        let groups = groups.iter().map(|(group, sealers)| (*group, model(group, sealers))).collect();
         Self { groups, accepted: Vec::new(), good: HashSet::new() }
     }
 
@@ -80,6 +85,11 @@ impl Oracle {
     /// An honest process told a client that it has accepted a transaction.
     pub fn accepted(&mut self, place: usize, life: u32, group: GroupId, hash: B256) {
         self.accepted.push(Accepted { place, life, group, hash });
+    }
+
+    /// A process has closed a group: what waited there is forgotten, as the clients that ask again find out.
+    pub fn closed(&mut self, place: usize, group: GroupId) {
+        self.accepted.retain(|accepted| (accepted.place, accepted.group) != (place, group));
     }
 
     /// An honest process reported that it dropped accepted transactions.
@@ -124,7 +134,7 @@ impl Oracle {
     pub fn committed(&mut self, group: GroupId, block: &Block) -> Result<(), String> {
         let (height, hash) = (block.header.number, block.hash);
         let named = |reason: String| format!("group {group}, block {height} {hash}: {reason}");
-        self.check_signatures(block).map_err(named)?;
+        self.check_signatures(group, block).map_err(named)?;
         let model = self.model(group);
         if let Some(known) = model.blocks.get(height as usize - 1) {
             if known.hash == hash && known.state_root == block.header.state_root {
@@ -138,9 +148,10 @@ impl Oracle {
         model.learn(block).map_err(named)
     }
 
-    fn check_signatures(&mut self, block: &Block) -> Result<(), String> {
+    fn check_signatures(&mut self, group: GroupId, block: &Block) -> Result<(), String> {
         let sealers = &block.header.sealer_list;
-        let needed = sealers.len() - sealers.len().saturating_sub(1) / 3;
+        let others = sealers.len().saturating_sub(1);
+        let needed = sealers.len() - if self.model(group).runs_raft { others / 2 } else { others / 3 };
         let mut signers = BTreeSet::new();
         for BlockSignature { index, signature } in &block.signatures {
             let Some(sealer) = sealers.get(*index as usize) else { return Err(format!("signed by sealer {index} of {}", sealers.len())) };
@@ -183,7 +194,7 @@ impl Oracle {
         let mut sum = 0;
         for account in 0..=ACCOUNTS {
             let data = clients::balance_query(account);
-            let request = CallRequest { from: clients::bank(), to: clients::bank(), data, value: U256::ZERO };
+            let request = CallRequest { from: clients::bank(), to: clients::bank(), data, value: U256::ZERO, number: None };
             let output = ledger.call(request).map_err(|error| error.to_string())?.output;
             let mut values = Decoder::new(&output);
             let (code, balance) = (values.uint().unwrap_or_default(), values.uint().unwrap_or_default());

@@ -4,19 +4,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
-use millrace_administration::pbft::WINDOW;
+use millrace_administration::raft::ElectionTimes;
 use millrace_base::clock::Clock;
 use millrace_base::{B256, Block, Bytes, GroupId, KeyPair, NodeId};
 use millrace_core::Durability;
+use millrace_ledger::genesis::Consensus;
 use millrace_ledger::view::{Submission, SubmitReply};
 use millrace_ledger::{Genesis, Ledger, LedgerConfig};
 use millrace_pipeline::evidence::EvidenceLog;
 use millrace_pipeline::messages::{Incoming, Source};
 use millrace_pipeline::runtime::Manual;
 use millrace_pipeline::stages::notify::Listener;
-use millrace_pipeline::topology::{self, Inlets, Parts, Workers};
+use millrace_pipeline::topology::{self, Crew, Inlets, Parts, Workers};
 use parking_lot::Mutex;
 
 use crate::clients::CHAIN_ID;
@@ -100,8 +101,10 @@ pub struct Running {
     pub stages: Manual,
     /// The doors.
     pub inlets: Inlets,
-    /// The groups.
+    /// The groups that are open.
     pub ledgers: BTreeMap<GroupId, Arc<Ledger>>,
+    /// Those that are not, and whether their closing is over.
+    pub closed: BTreeMap<GroupId, Arc<AtomicBool>>,
     /// Its power.
     pub power: Arc<Power>,
     /// Its view of the network.
@@ -160,15 +163,8 @@ impl Process {
         self.disk.set_full(false);
         let power = Power::on();
         let mut ledgers = BTreeMap::new();
-        for (group, sealers) in plan.groups {
-            let database = Database::new(Arc::clone(&self.disk), Arc::clone(&power), *group);
-            let config = self.config(*group, sealers, plan.options);
-            let ledger = Ledger::open(config, Arc::new(database)).map_err(|error| format!("group {group} cannot be opened: {error}"))?;
-            let (head, seen) = (ledger.chain().head().header.number, self.seen.entry(*group).or_default());
-            if head < *seen {
-                return Err(format!("group {group} had committed block {seen} and is at {head} after a restart"));
-            }
-            ledgers.insert(*group, Arc::new(ledger));
+        for group in plan.groups.keys() {
+            ledgers.insert(*group, Arc::new(self.open_ledger(*group, plan, &power)?));
         }
         let is_liar = self.fault == Some(Fault::Liar);
         let lies = is_liar.then(|| Mutex::new(Lies::new(Dice::new(dice.next()), self.key.clone(), ledgers.clone())));
@@ -183,7 +179,8 @@ impl Process {
             clock: self.clock.clone(),
             listeners: vec![ear.clone()],
             max_groups: plan.groups.len(),
-            window: WINDOW,
+            crew: Crew::alone(),
+            window: plan.options.window,
         };
         let workers = Workers { verify: dice.pick(&[1, 2]), execute: dice.pick(&[1, 2]), commit: dice.pick(&[1, 2]) };
         let (topology, inlets) = topology::wire(workers, parts).map_err(|error| error.to_string())?;
@@ -194,26 +191,74 @@ impl Process {
             }
         }
         let scheduled_us = vec![None; stages.workers()];
-        self.running = Some(Running { stages, inlets, ledgers, power, line, ear, scheduled_us });
+        let closed = BTreeMap::new();
+        self.running = Some(Running { stages, inlets, ledgers, closed, power, line, ear, scheduled_us });
         Ok(())
     }
 
+    fn open_ledger(&mut self, group: GroupId, plan: &Plan<'_>, power: &Arc<Power>) -> Result<Ledger, String> {
+        let database = Database::new(Arc::clone(&self.disk), Arc::clone(power), group);
+        let config = self.config(group, &plan.groups[&group], plan.options);
+        let ledger = Ledger::open(config, Arc::new(database)).map_err(|error| format!("group {group} cannot be opened: {error}"))?;
+        let (head, seen) = (ledger.chain().head().header.number, self.seen.entry(group).or_default());
+        match head < *seen {
+            true => Err(format!("group {group} had committed block {seen} and is at {head} after it was opened again")),
+            false => Ok(ledger),
+        }
+    }
+
+    /// Closes a group; `false` when it is not open.
+    pub fn close_group(&mut self, group: GroupId) -> bool {
+        let Some(running) = self.running.as_mut() else { return false };
+        if running.ledgers.remove(&group).is_none() {
+            return false;
+        }
+        let done = Arc::new(AtomicBool::new(false));
+        running.closed.insert(group, Arc::clone(&done));
+        running.inlets.groups.close(group, Box::new(move || done.store(true, Ordering::Release)))
+    }
+
+    /// Opens a group again that was closed. `false` while the closing is not over.
+    ///
+    /// # Errors
+    /// When it cannot be opened: a violation.
+    pub fn open_group(&mut self, group: GroupId, plan: &Plan<'_>) -> Result<bool, String> {
+        let Some(running) = self.running.as_ref() else { return Ok(true) };
+        let Some(done) = running.closed.get(&group) else { return Ok(true) };
+        if running.power.is_lost() || !done.load(Ordering::Acquire) {
+            return Ok(running.power.is_lost());
+        }
+        let power = Arc::clone(&running.power);
+        let ledger = Arc::new(self.open_ledger(group, plan, &power)?);
+        let running = self.running.as_mut().expect("it was there above");
+        running.closed.remove(&group);
+        running.ledgers.insert(group, Arc::clone(&ledger));
+        match running.inlets.groups.open(ledger) {
+            true => Ok(true),
+            false => Err(format!("group {group} finds no room")),
+        }
+    }
+
     fn config(&self, group: GroupId, sealers: &[NodeId], options: &Options) -> LedgerConfig {
+        let min_ms = [250, 500, 1_000][(options.seed % 3) as usize];
+        let times = ElectionTimes { min_ms, max_ms: 2 * min_ms };
         let genesis = Genesis {
             group,
             timestamp_ms: START_MS - 60_000,
             sealers: sealers.to_vec(),
+            consensus: if options.runs_raft(group) { Consensus::Raft(times) } else { Consensus::Pbft },
             tx_count_limit: options.block_limit,
             tx_gas_limit: 300_000_000,
             consensus_timeout_s: options.timeout_s,
             rules: millrace_vm::EvmRules::default(),
+            state: millrace_core::StateKind::Storage,
             mark: format!("sim-{}-{group}", options.seed),
         };
         LedgerConfig {
             chain_id: CHAIN_ID,
             genesis,
             key: self.key.clone(),
-            durability: Durability::Power,
+            durability: if options.has_power_durability { Durability::Power } else { Durability::Process },
             cache_bytes: 1 << 20,
             pool_count: 1_000,
             pool_bytes: 16 << 20,

@@ -56,6 +56,31 @@ fn several_groups_on_the_same_nodes_keep_their_promises() {
     check(4_000..4_025, Overrides { groups: Some(3), ..Overrides::default() });
 }
 
+fn raft(nodes: Option<usize>, groups: Option<usize>) -> Overrides {
+    Overrides { nodes, groups, ordering: GroupOrdering::Raft, ..Overrides::default() }
+}
+
+#[test]
+fn raft_clusters_keep_their_promises() {
+    check(5_000..5_060, raft(None, None));
+    check(5_100..5_130, raft(Some(3), None));
+    check(5_200..5_225, raft(Some(5), None));
+    check(5_300..5_310, raft(Some(1), None));
+}
+
+#[test]
+fn raft_and_pbft_groups_on_the_same_nodes_keep_their_promises() {
+    check(5_400..5_420, raft(None, Some(3)));
+}
+
+#[test]
+fn same_seed_gives_the_same_events_with_raft() {
+    for seed in [2, 5, 9] {
+        let overrides = raft(None, Some(2));
+        assert_eq!(run(seed, overrides, false), run(seed, overrides, false), "seed {seed}");
+    }
+}
+
 /// The order stage voided heights above the block that ended an epoch before it had heard of that end; the execute stage forgot the end
 /// and was handed a height whose predecessor it had dropped.
 #[test]

@@ -43,6 +43,8 @@ enum Event {
     Arrival { place: usize, life: u32, from: NodeId, group: GroupId, kind: PeerKind, payload: Bytes },
     /// A process gets power.
     Start { place: usize },
+    /// A process opens a group again that it had closed.
+    Reopen { place: usize, life: u32, group: GroupId },
     /// Something goes wrong.
     Mishap,
     /// Nothing goes wrong any more.
@@ -171,7 +173,7 @@ impl World {
         let fixed = if options.faulty() > 0 { ids[..options.sealers].iter().copied().collect() } else { BTreeSet::new() };
         let ids_of = |is_one: fn(&Process) -> bool| processes.iter().filter(|process| is_one(process)).map(Process::id).collect();
         let (twins, faulty) = (ids_of(|process| process.fault == Some(Fault::Twin)), ids_of(|process| !process.is_honest()));
-        let oracle = Oracle::new(&groups, options.block_limit);
+        let oracle = Oracle::new(&groups, &options);
         let mut world = Self {
             dice,
             base: Instant::now(),
@@ -260,6 +262,7 @@ impl World {
                 self.schedule(place);
             }
             Event::Start { place } => return self.start(place),
+            Event::Reopen { place, life, group } => return self.reopen(place, life, group),
             Event::Mishap => self.mishap(),
             Event::Heal => self.heal(),
             Event::Submit { group } => self.submit(group),
@@ -449,6 +452,9 @@ impl World {
             let process = &self.processes[*place];
             let Some(running) = &process.running else { return Err(format!("process {place} has no power")) };
             lives.insert(*place, process.life);
+            if let Some(group) = running.closed.keys().next() {
+                return Err(format!("process {place} has not opened group {group} again"));
+            }
             for (group, ledger) in &running.ledgers {
                 let (head, height) = (ledger.chain().head().header.number, self.oracle.height(*group));
                 let status = ledger.engine_status();

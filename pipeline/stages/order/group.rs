@@ -76,6 +76,8 @@ pub(super) struct GroupOrder {
     committing: BTreeSet<u64>,
     /// What the engine was last told about waiting transactions.
     pending: bool,
+    /// Whom the engine was last told that it reaches; none before the first word.
+    reachable: Option<Vec<NodeId>>,
     refusals: Refusals,
     /// Least time between proposals; zero once the node is stopping, so that what was accepted is sealed at once.
     min_interval_ms: u64,
@@ -106,6 +108,7 @@ impl GroupOrder {
             executing: BTreeMap::new(),
             committing: BTreeSet::new(),
             pending: false,
+            reachable: None,
             refusals: Refusals::default(),
             min_interval_ms,
             is_changed: true,
@@ -142,9 +145,25 @@ impl GroupOrder {
         flights + self.gathers.len() + self.executed.len() + self.executing.len() + self.committing.len()
     }
 
-    /// The node is stopping: what was accepted is sealed without waiting for more.
-    pub fn hurry(&mut self) {
+    /// The node is stopping: what was accepted here and nobody else can order is sealed without waiting for more, and other sealers are
+    /// told not to wait for this one.
+    pub fn leave(&mut self, now_ms: u64, outbox: &mut Outbox) {
         self.min_interval_ms = 0;
+        if !self.others.is_empty() {
+            self.advance(Input::Leaving, now_ms, outbox);
+            self.settle(now_ms, outbox);
+        }
+    }
+
+    /// Tells the engine whom it reaches, when that is not what it was last told.
+    pub fn look_at_peers(&mut self, now_ms: u64, outbox: &mut Outbox) {
+        let connected = self.peers.connected(self.ledger.id());
+        if self.state != State::Running || self.reachable.as_ref() == Some(&connected) {
+            return;
+        }
+        self.reachable = Some(connected.clone());
+        self.advance(Input::Reachable(connected), now_ms, outbox);
+        self.settle(now_ms, outbox);
     }
 
     pub fn start(&mut self, now_ms: u64, outbox: &mut Outbox) {
@@ -153,6 +172,7 @@ impl GroupOrder {
         let effects = self.engine.start(now_ms);
         self.carry_out(effects, now_ms, outbox);
         self.settle(now_ms, outbox);
+        self.look_at_peers(now_ms, outbox);
     }
 
     pub fn on_wake(&mut self, now_ms: u64, outbox: &mut Outbox) {
@@ -161,6 +181,9 @@ impl GroupOrder {
     }
 
     pub fn on_frame(&mut self, from: NodeId, payload: Bytes, now_ms: u64, outbox: &mut Outbox) {
+        if !self.refusals.listens_to(&from, now_ms) {
+            return;
+        }
         self.advance(Input::Frame { from, payload }, now_ms, outbox);
         self.settle(now_ms, outbox);
     }
@@ -213,14 +236,16 @@ impl GroupOrder {
         self.forget_plans();
         self.committing.clear();
         if was_closing {
-            self.close(outbox);
+            self.state = State::Closing;
+            self.let_go(outbox);
         }
     }
 
     /// Takes part no more, and lets go of the group once what is final is durable.
-    pub fn close(&mut self, outbox: &mut Outbox) {
+    pub fn close(&mut self, now_ms: u64, outbox: &mut Outbox) {
         match self.state {
             State::Running => {
+                self.advance(Input::Leaving, now_ms, outbox);
                 self.state = State::Closing;
                 self.forget_plans();
                 self.let_go(outbox);
@@ -231,6 +256,11 @@ impl GroupOrder {
             }
             State::Closing | State::LetGo => {}
         }
+    }
+
+    /// Whether the execute stage was told to let go of the group.
+    pub fn has_let_go(&self) -> bool {
+        self.state == State::LetGo
     }
 
     fn let_go(&mut self, outbox: &mut Outbox) {
@@ -433,10 +463,13 @@ impl GroupOrder {
         // A clock that was set back must not hold proposals up.
         self.last_sealed_ms = self.last_sealed_ms.min(now_ms);
         let Some(wanted) = self.wanted.filter(|wanted| self.flights.is_next_to(wanted.height)) else { return false };
+        // The block below tells when another sealer sealed it, unless its clock is ahead of ours.
+        let below_ms = Some(wanted.after_timestamp_ms).filter(|sealed_ms| *sealed_ms <= now_ms);
         let view = SealerView {
             waiting: self.ledger.pool().waiting(),
             limit: wanted.limit,
-            last_sealed_ms: self.last_sealed_ms,
+            last_sealed_ms: self.last_sealed_ms.max(below_ms.unwrap_or_default()),
+            in_flight: (wanted.height - 1 - self.flights.base()).saturating_sub(self.committing.len() as u64),
             min_interval_ms: self.min_interval_ms,
         };
         match decide(view, now_ms) {

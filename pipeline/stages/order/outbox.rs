@@ -38,3 +38,19 @@ pub(super) struct Outbox {
     /// Executions handed out since the start, of all groups.
     pub runs: u64,
 }
+
+impl Outbox {
+    /// Drops what a group still had to say. Whether the order to the execute stage to let go of it was among that.
+    pub fn forget(&mut self, group: GroupId) -> bool {
+        self.records.retain(|(of, ..)| *of != group);
+        let is_close = |out: &Out| matches!(out, Out::Execute(of, ToExecute::Close(_)) if *of == group);
+        let had_close = self.out.iter().any(is_close);
+        self.out.retain(|out| match out {
+            Out::Execute(of, _) | Out::Evidence(of, _) | Out::Refused(of, ..) => *of != group,
+            Out::Commit(item) => item.ledger.id() != group,
+            Out::Send { group: of, .. } | Out::Multicast { group: of, .. } => *of != group,
+            Out::Done(_) => true,
+        });
+        had_close
+    }
+}

@@ -16,7 +16,7 @@ use millrace_base::{B256, NodeId};
 use super::*;
 use crate::frames::Frame;
 use crate::transfer::TransferMessage;
-use bench::{Bench, FIRST_MS, Shape, group, node, transactions};
+use bench::{Bench, FIRST_MS, Shape, execute, finalize, group, node, transactions};
 
 fn gather(height: u64, digest: u8, wanted: &[millrace_base::VerifiedTx], holders: &[NodeId]) -> Effect {
     let hashes = wanted.iter().map(VerifiedTx::hash).collect();
@@ -200,7 +200,7 @@ fn height_given_other_content_frees_what_the_former_one_reserved() {
     bench.say(1, vec![gather(1, 5, &own[1..2], &[node(2)])]);
     assert_eq!(bench.gathered(1), [(1, Ok(own[1..2].to_vec()))]);
     assert_eq!(bench.ledger(1).pool().waiting(), 2);
-    bench.say(1, vec![bench::seal(2, 10)]);
+    bench.say(1, vec![bench::seal(2, 2)]);
     assert_eq!(bench.sealed(1), [(2, vec![own[0].clone(), own[2].clone()])]);
     bench.say(1, vec![bench::seal(1, 10)]);
     assert_eq!(bench.sealed(1), [(1, own)], "the height was asked for anew, so what stood there and above is dead");
@@ -213,7 +213,7 @@ fn own_proposal_passes_over_nonces_in_flight_and_waits_for_the_heights_below() {
     let foreign = [Shape { salt: 9, ..Shape::new(1) }.signed(1)];
     let own = transactions(1, 1..3);
     bench.admit(1, &own, Submitter(7));
-    bench.say(1, vec![gather(1, 1, &foreign, &[node(2)]), bench::seal(2, 10)]);
+    bench.say(1, vec![gather(1, 1, &foreign, &[node(2)]), bench::seal(2, 2)]);
     assert!(bench.sealed(1).is_empty(), "what height 1 holds is not known yet");
     bench.give(1, &foreign);
     assert_eq!(bench.sealed(1), [(2, own[1..].to_vec())], "the rival's nonce is in flight");
@@ -330,12 +330,12 @@ fn engine_hears_when_transactions_begin_and_cease_to_wait_and_ticks_when_it_want
 fn wrongs_of_other_nodes_are_counted_and_evidence_is_kept() {
     let mut bench = Bench::new();
     bench.open(1);
-    let refusals = (0..100).map(|_| Effect::Refused { from: node(2), reason: "nonsense".into() }).collect();
+    let refusals = (0..99).map(|_| Effect::Refused { from: node(2), reason: "nonsense".into() }).collect();
     bench.say(1, refusals);
     let statements = [Bytes::from_static(b"yes"), Bytes::from_static(b"no")];
     bench.say(1, vec![record(1), Effect::Evidence { offender: node(3), what: "height 1".into(), statements }]);
     let conduct = bench.ledger(1).conduct();
-    assert_eq!((conduct.refusals(), conduct.evidence()), (100, 1));
+    assert_eq!((conduct.refusals(), conduct.evidence()), (99, 1));
     assert_eq!(conduct.last_refusal().unwrap().node, node(2));
     let text = std::fs::read_to_string(bench.directory().join("evidence/group-1.txt")).unwrap();
     assert!(text.contains("height 1") && text.lines().count() == 1);
@@ -390,4 +390,108 @@ fn stopping_node_waits_for_final_blocks_and_not_for_other_sealers() {
     assert!(!bench.stage.drained());
     bench.run_stages();
     assert!(bench.stage.drained());
+}
+
+#[test]
+fn engine_hears_whom_it_reaches_when_that_changes_and_that_the_node_or_group_stops() {
+    let reached = |bench: &Bench, id| {
+        let nodes = |input| if let Input::Reachable(nodes) = input { Some(nodes) } else { None };
+        bench.inputs(id).into_iter().filter_map(nodes).collect::<Vec<_>>()
+    };
+    let mut bench = Bench::new();
+    bench.connect(&[2]);
+    bench.open(1);
+    bench.open(2);
+    assert_eq!(reached(&bench, 1), [[2].map(node)]);
+    bench.connect(&[2, 3]);
+    bench.hand(ToOrder::PeersChanged);
+    bench.hand(ToOrder::PeersChanged);
+    assert_eq!((reached(&bench, 1), reached(&bench, 2).len()), (vec![[2, 3].map(node).to_vec()], 2));
+    bench.connect(&[3]);
+    bench.pass_ms(1_000);
+    assert_eq!(reached(&bench, 1), [[3].map(node)], "also when nobody said so");
+    bench.close(1);
+    assert!(matches!(bench.inputs(1)[..], [Input::Leaving]));
+    bench.inputs(2);
+    bench.stage.on_stop();
+    assert!(matches!(bench.inputs(2)[..], [Input::Leaving]));
+}
+
+#[test]
+fn group_that_cannot_be_closed_is_cut_off_and_can_be_opened_again() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    bench.open(2);
+    let first = transactions(1, 1..3);
+    bench.say(1, vec![bench::execute(1, &first)]);
+    bench.execute_all(1);
+    bench.fail_syncs(true);
+    bench.say(1, vec![record(1), bench::finalize(1)]);
+    let closed = bench.close(1);
+    bench.run_stages();
+    assert!(!closed.load(Ordering::Acquire), "the disk of the vote log is full");
+    let cut_off = bench.abandon(1);
+    bench.run_stages();
+    assert!(cut_off.load(Ordering::Acquire));
+    assert!(!bench.stage.groups.contains_key(&group(1)));
+    bench.fail_syncs(false);
+    bench.pass_ms(2_000);
+    assert_eq!(bench.ledger(1).chain().head().header.number, 0, "what was final and not durable is taken from others");
+    bench.open(1);
+    bench.run_block(1, 1, &first);
+    bench.run_block(2, 1, &transactions(2, 1..3));
+    let unknown = bench.abandon(7);
+    bench.run_stages();
+    assert!(unknown.load(Ordering::Acquire), "who is not here is gone");
+}
+
+#[test]
+fn member_that_is_refused_all_the_time_is_not_listened_to_for_a_while() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    let refused = || Effect::Refused { from: node(2), reason: "nonsense".into() };
+    for _ in 0..100 {
+        bench.say(1, vec![refused()]);
+    }
+    bench.inputs(1);
+    bench.say(1, vec![refused()]);
+    assert!(bench.inputs(1).is_empty(), "the engine does not hear it");
+    let other = Frame::unmetered(group(1), node(3), Bytes::from_static(b"vote"));
+    bench.hand(ToOrder::Frame(other));
+    assert!(matches!(bench.inputs(1)[..], [Input::Frame { .. }]), "but others");
+    bench.set_clock(FIRST_MS + 1_000);
+    bench.say(1, vec![]);
+    assert!(matches!(bench.inputs(1)[..], [Input::Frame { .. }]), "and it again later");
+    assert_eq!(bench.ledger(1).conduct().refusals(), 100);
+}
+
+#[test]
+fn group_whose_database_is_away_waits_in_every_stage_and_goes_on() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    bench.open(2);
+    let (first, second, third) = (transactions(1, 0..3), transactions(1, 3..6), transactions(1, 6..9));
+    [&first, &second, &third].into_iter().for_each(|block| bench.admit(1, block, Submitter::REPAIR));
+    // Away before the first block is executed.
+    bench.is_away.store(true, Ordering::Relaxed);
+    bench.say(1, vec![execute(1, &first)]);
+    bench.say(1, vec![execute(2, &second)]);
+    assert_eq!(bench.execute_all(1), [], "nothing can be read");
+    bench.try_again();
+    assert_eq!(bench.ledger(1).halted(), None);
+    bench.is_away.store(false, Ordering::Relaxed);
+    bench.try_again();
+    let height = |input| if let Input::Executed { height, .. } = input { Some(height) } else { None };
+    assert_eq!(bench.inputs(1).into_iter().filter_map(height).collect::<Vec<_>>(), [1, 2], "in order");
+    // Away when the blocks are final.
+    bench.is_away.store(true, Ordering::Relaxed);
+    bench.say(1, vec![finalize(1), finalize(2)]);
+    bench.run_stages();
+    bench.try_again();
+    assert_eq!((bench.ledger(1).chain().head().header.number, bench.ledger(1).halted()), (0, None));
+    bench.is_away.store(false, Ordering::Relaxed);
+    bench.try_again();
+    assert_eq!(bench.ledger(1).chain().head().header.number, 2);
+    assert_eq!(bench.ledger(1).counters().blocks.load(Ordering::Relaxed), 2, "a block is counted once");
+    bench.run_block(1, 3, &third);
 }

@@ -11,7 +11,7 @@ use super::{ChainHead, Commit, Totals, records};
 /// Keys in [`Space::Meta`].
 pub(super) mod meta {
     pub const GENESIS: &[u8] = b"genesis-hash";
-    pub const ACCUMULATOR: &[u8] = b"root-accumulator";
+    pub const COMMITMENT: &[u8] = b"root-accumulator";
     pub const TOTALS: &[u8] = b"totals";
     pub const EPOCH: &[u8] = b"epoch-start";
     /// The lowest height above 0 whose body and receipts are here; absent while all are.
@@ -32,7 +32,7 @@ pub(super) fn encode(commit: &Commit, totals: Totals) -> (Batch, ChainHead) {
     if number == 0 {
         batch.put(Space::Meta, meta::GENESIS, block.hash.to_vec());
     }
-    batch.put(Space::Meta, meta::ACCUMULATOR, commit.accumulator.to_bytes());
+    batch.put(Space::Meta, meta::COMMITMENT, commit.commitment.to_bytes());
     batch.put(Space::Meta, meta::TOTALS, wire::encode(&totals));
     put_header(&mut batch, block);
     if let Some(expired) = number.checked_sub(BLOCK_LIMIT_WINDOW) {
@@ -45,6 +45,9 @@ pub(super) fn encode(commit: &Commit, totals: Totals) -> (Batch, ChainHead) {
             Some(value) => batch.put(Space::State, encoded, codec::encode_value(value)),
             None => batch.delete(Space::State, encoded),
         }
+    }
+    for (hash, node) in &commit.nodes {
+        batch.put(Space::Trie, hash.to_vec(), node.to_vec());
     }
     (batch, ChainHead { header: block.header.clone(), hash: block.hash, totals })
 }

@@ -5,8 +5,7 @@
 //! snapshot it comes from, and nobody opens it. Called by the ledger's snapshots alone.
 
 use millrace_base::{B256, Block, wire};
-use millrace_core::root::StateAccumulator;
-use millrace_core::{Batch, Space, StorageError};
+use millrace_core::{Batch, Space, StateCommitment, StorageError};
 
 use super::Totals;
 use super::batch::{meta, put_body, put_header};
@@ -17,8 +16,8 @@ use super::records::corrupt;
 pub struct Tail {
     /// Hash of block 0.
     pub genesis: B256,
-    /// Of the whole state.
-    pub accumulator: StateAccumulator,
+    /// To the whole state.
+    pub commitment: StateCommitment,
     /// Counters.
     pub totals: Totals,
     /// Height from which the present members and settings govern.
@@ -53,7 +52,7 @@ pub fn finish(batch: &mut Batch, tail: &Tail) {
     batch.put(Space::Meta, meta::GENESIS, tail.genesis.to_vec());
     batch.put(Space::Meta, meta::KEPT_FROM, wire::encode(&tail.kept_from));
     batch.delete(Space::Meta, meta::RESTORING);
-    batch.put(Space::Meta, meta::ACCUMULATOR, tail.accumulator.to_bytes());
+    batch.put(Space::Meta, meta::COMMITMENT, tail.commitment.to_bytes());
     batch.put(Space::Meta, meta::TOTALS, wire::encode(&tail.totals));
 }
 

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use millrace_base::{Address, KeyPair, LogEntry, Signature, Transaction, U256};
+use millrace_core::root::StateAccumulator;
 use millrace_core::storage::memory::MemoryStorage;
 use millrace_core::storage::{StorageView, Visit};
-use millrace_core::{Batch, StateKey, StateReader, StateValue};
+use millrace_core::{Batch, StateKey, StateKind, StateReader, StateValue};
 
 use super::*;
 
@@ -19,6 +20,13 @@ fn slot(index: u64) -> StateKey {
 fn transaction(nonce: u64) -> VerifiedTx {
     let raw = Transaction { nonce: U256::from(nonce), ..Transaction::default() }.sign(&KeyPair::from_secret(&[1; 32]).unwrap());
     VerifiedTx::from_trusted_store(raw, Address::repeat_byte(9))
+}
+
+fn accumulator_of(commitment: &StateCommitment) -> &StateAccumulator {
+    match commitment {
+        StateCommitment::Storage(accumulator) => accumulator,
+        StateCommitment::Mpt { .. } => panic!("these chains have storage state"),
+    }
 }
 
 /// A block with a transaction for each status; its writes set slot 0 to its height.
@@ -35,11 +43,12 @@ fn commit(parent: Option<&Commit>, statuses: &[u32]) -> Commit {
     let receipts = statuses.iter().map(|status| Receipt { status: *status, logs: logs.clone(), ..Receipt::default() }).collect();
     let signatures = vec![BlockSignature { index: 0, signature: Signature([5; 65]) }];
     let value = StateValue::Slot(U256::from(number + 1));
-    let mut accumulator = parent.map_or_else(StateAccumulator::new, |parent| parent.accumulator.clone());
+    let mut accumulator = parent.map_or_else(StateAccumulator::new, |parent| accumulator_of(&parent.commitment).clone());
     accumulator.replace(&slot(number + 1), None, Some(&value));
+    let commitment = StateCommitment::Storage(accumulator);
     let writes = vec![(slot(0), Some(value.clone())), (slot(number + 1), Some(value))];
     let block = Block { hash: header.hash(), header, signatures, transactions, receipts };
-    Commit { block: Arc::new(block), writes, accumulator, epoch_start: None }
+    Commit { block: Arc::new(block), writes, nodes: Vec::new(), commitment, epoch_start: None }
 }
 
 /// Block 0 and `count` blocks of three transactions, the last of which fails.
@@ -95,7 +104,7 @@ fn chain_gives_back_what_was_committed_from_memory_and_after_reopening() {
     assert!(BlockChain::open(Arc::clone(&storage), Durability::Power, CACHE).unwrap().is_none());
     let all = commits(70);
     let blocks: Vec<Arc<Block>> = all.iter().map(|commit| Arc::clone(&commit.block)).collect();
-    let accumulator = all[70].accumulator.clone();
+    let commitment = all[70].commitment.clone();
     let (chain, rest) = create(&storage, all);
     let genesis = chain.genesis();
     chain.commit(&rest[..1]).unwrap();
@@ -107,7 +116,7 @@ fn chain_gives_back_what_was_committed_from_memory_and_after_reopening() {
         assert_eq!(head.totals, Totals { transactions: 210, failed: 70, number: 70 });
         assert_eq!(chain.genesis(), genesis);
         assert_eq!(value(&chain), Some(StateValue::Slot(U256::from(71))));
-        assert_eq!(chain.accumulator().unwrap().root(), accumulator.root());
+        assert_eq!(chain.commitment().unwrap(), commitment);
     }
 }
 
@@ -302,7 +311,13 @@ fn other_block_at_a_committed_height_is_a_bug() {
     chain.commit(&rest).unwrap();
     let mut other = (*rest[0].block).clone();
     other.hash = B256::ZERO;
-    let other = Commit { block: Arc::new(other), writes: Vec::new(), accumulator: StateAccumulator::new(), epoch_start: None };
+    let other = Commit {
+        block: Arc::new(other),
+        writes: Vec::new(),
+        nodes: Vec::new(),
+        commitment: StateCommitment::empty(StateKind::Storage),
+        epoch_start: None,
+    };
     let _ = chain.commit(&[other]);
 }
 

@@ -1,16 +1,26 @@
 //! Executes the transactions of one block, in order, and builds the block from what they did.
 //!
 //! Invariant: the result is a function of the order alone (parent, height, timestamp, gas limit, transactions, state): every node that
-//! executes the same order on the same state gets the same hash. This serial form is the oracle for parallel ones, which come behind the
-//! same interface. Called by the execute stage in height order, with the state as the block before left it.
+//! executes the same order on the same state gets the same hash. The serial form is the oracle for the parallel one ([`super::parallel`]);
+//! which of them runs is measured ([`super::policy`]). Called by the execute stage in height order, with the state as the block before
+//! left it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use millrace_base::{B256, Block, BlockHeader, NodeId, Receipt, VerifiedTx, merkle};
+use millrace_base::{B256, Block, BlockHeader, NodeId, Receipt, VerifiedTx};
 use millrace_core::overlay::{BlockState, Writes};
-use millrace_core::root::StateAccumulator;
-use millrace_core::{StateReader, StorageError};
+use millrace_core::trie::TrieNodes;
+use millrace_core::{StateCommitment, StateReader, StorageError};
 use millrace_vm::{BlockEnvironment, BlockHashes, EvmRules, Executed, Executor};
+
+use super::crew::{Crew, Spares};
+use super::parallel::{self, Guessing, Ran};
+use super::policy::{Mode, Policy, Sample};
+use super::roots::{self, Hands};
+
+/// Work of a transaction beyond what its gas pays for, in gas: about what a call costs before it does anything.
+const TRANSACTION_WORK: u64 = 20_000;
 
 /// What is to be executed: an ordered proposal and where it stands.
 pub struct BlockOrder<'a> {
@@ -30,8 +40,8 @@ pub struct BlockOrder<'a> {
     pub transactions: Vec<VerifiedTx>,
     /// State after the block before.
     pub state: Arc<dyn StateReader + Send + Sync>,
-    /// Accumulator of that state.
-    pub accumulator: &'a StateAccumulator,
+    /// Commitment to that state.
+    pub commitment: &'a StateCommitment,
     /// Hashes of earlier blocks, for the BLOCKHASH opcode.
     pub hashes: &'a dyn BlockHashes,
 }
@@ -42,8 +52,10 @@ pub struct ExecutedBlock {
     pub block: Block,
     /// What it changed, each key once, sorted.
     pub writes: Writes,
-    /// Accumulator of the state after it.
-    pub accumulator: StateAccumulator,
+    /// Trie nodes it adds, sorted by hash; none with storage state.
+    pub nodes: TrieNodes,
+    /// Commitment to the state after it.
+    pub commitment: StateCommitment,
 }
 
 /// Runs one transaction over a state. [`Executor`] does; tests bring simpler ones.
@@ -70,60 +82,101 @@ impl TransactionRunner for Executor {
     }
 }
 
-/// See the module. One a thread; reused from block to block.
+/// See the module. One a group; reused from block to block.
 pub struct BlockExecutor<R = Executor> {
-    runner: R,
+    spares: Arc<Spares<R>>,
+    crew: Arc<Crew>,
+    policy: Policy,
+    forced: Option<Mode>,
 }
 
 impl BlockExecutor {
-    /// With the rules of the group.
+    /// With the rules of the group, on the calling thread alone.
     pub fn new(rules: EvmRules) -> Self {
-        Self::with_runner(Executor::new(rules))
+        Self::with_crew(rules, Crew::alone())
+    }
+
+    /// With the rules of the group and the help of a crew.
+    pub fn with_crew(rules: EvmRules, crew: Arc<Crew>) -> Self {
+        Self { spares: crew.executors(rules), crew, policy: Policy::new(), forced: None }
     }
 }
 
-impl<R: TransactionRunner> BlockExecutor<R> {
+impl<R: TransactionRunner + Send> BlockExecutor<R> {
     /// Over another machine than the group's EVM.
-    pub fn with_runner(runner: R) -> Self {
-        Self { runner }
+    pub fn with_runner(make: impl Fn() -> R + Send + Sync + 'static, crew: Arc<Crew>) -> Self {
+        Self { spares: Arc::new(Spares::new(make)), crew, policy: Policy::new(), forced: None }
+    }
+
+    /// Executes every block this way, for tests and measurements.
+    pub fn always(mut self, mode: Mode) -> Self {
+        self.forced = Some(mode);
+        self
     }
 
     /// Executes a block. On an error nothing has happened and the same order may be executed again.
     pub fn execute(&mut self, order: BlockOrder<'_>) -> Result<ExecutedBlock, StorageError> {
-        let (mut receipts, writes) = self.run(&order)?;
-        let mut accumulator = order.accumulator.clone();
-        accumulator.update(&*order.state, &writes)?;
-        let state_root = accumulator.root();
-        for receipt in &mut receipts {
-            receipt.state_root = state_root;
-        }
-        Ok(ExecutedBlock { block: seal(order, state_root, receipts), writes, accumulator })
+        let (transactions, free) = (order.transactions.len(), self.crew.free());
+        let mode = self.forced.unwrap_or_else(|| self.policy.choose(transactions, free));
+        let helpers = if mode == Mode::Serial { 0 } else { free };
+        let start = Instant::now();
+        let Ran { mut receipts, writes, lost } = self.run(&order, mode, helpers)?;
+        let hands = Hands { crew: &self.crew, helpers };
+        let (commitment, nodes) = roots::committed(hands, order.commitment, &*order.state, &writes)?;
+        let state_root = commitment.state_root();
+        let receipt_hashes = roots::receipt_hashes(hands, &mut receipts, state_root);
+        let block = seal(hands, order, receipts, (&commitment, &receipt_hashes));
+        let gas = |receipt: &Receipt| receipt.gas_used.saturating_to::<u64>().saturating_add(TRANSACTION_WORK);
+        let units = block.receipts.iter().map(gas).fold(0, u64::saturating_add);
+        self.policy.record(Sample { mode, transactions, units, elapsed: start.elapsed(), lost });
+        Ok(ExecutedBlock { block, writes, nodes, commitment })
     }
 
-    fn run(&mut self, order: &BlockOrder<'_>) -> Result<(Vec<Receipt>, Writes), StorageError> {
+    fn run(&self, order: &BlockOrder<'_>, mode: Mode, helpers: usize) -> Result<Ran, StorageError> {
+        let guessing = match mode {
+            Mode::Serial | Mode::SharedRoots => {
+                self.crew.count_serial();
+                return self.run_serially(order);
+            }
+            Mode::Speculative => Guessing::Off,
+            Mode::Guided => Guessing::On,
+        };
+        let ran = parallel::run(&self.crew, helpers, &self.spares, order, guessing)?;
+        self.crew.count_parallel(ran.lost);
+        Ok(ran)
+    }
+
+    fn run_serially(&self, order: &BlockOrder<'_>) -> Result<Ran, StorageError> {
         let BlockOrder { number, timestamp_ms, tx_gas_limit, .. } = *order;
         let environment = BlockEnvironment { number, timestamp_ms, tx_gas_limit };
         let mut state = BlockState::new(Arc::clone(&order.state));
         let mut receipts = Vec::with_capacity(order.transactions.len());
-        for transaction in &order.transactions {
-            let Executed { receipt, writes } = self.runner.transact(&state, order.hashes, &environment, transaction)?;
-            state.apply(writes);
-            receipts.push(receipt);
-        }
-        Ok((receipts, state.into_writes()))
+        self.spares.with(|runner| {
+            for transaction in &order.transactions {
+                let Executed { receipt, writes } = runner.transact(&state, order.hashes, &environment, transaction)?;
+                state.apply(writes);
+                receipts.push(receipt);
+            }
+            Ok::<_, StorageError>(())
+        })?;
+        Ok(Ran { receipts, writes: state.into_writes(), lost: 0 })
     }
 }
 
-/// Builds the block around finished receipts.
-fn seal(order: BlockOrder<'_>, state_root: B256, receipts: Vec<Receipt>) -> Block {
+/// Builds the block around finished receipts, whose hashes come with the commitment to the state.
+fn seal(
+    hands: Hands<'_>,
+    order: BlockOrder<'_>,
+    receipts: Vec<Receipt>,
+    (commitment, receipt_hashes): (&StateCommitment, &[B256]),
+) -> Block {
     let transaction_hashes: Vec<B256> = order.transactions.iter().map(VerifiedTx::hash).collect();
-    let receipt_hashes: Vec<B256> = receipts.iter().map(Receipt::hash).collect();
     let header = BlockHeader {
         parent_hash: order.parent_hash,
-        state_root,
-        transactions_root: merkle::root(&transaction_hashes),
-        receipts_root: merkle::root(&receipt_hashes),
-        db_hash: state_root,
+        state_root: commitment.state_root(),
+        transactions_root: roots::merkle_root(hands, &transaction_hashes),
+        receipts_root: roots::merkle_root(hands, receipt_hashes),
+        db_hash: commitment.db_hash(),
         number: order.number,
         timestamp_ms: order.timestamp_ms,
         sealer: order.sealer,

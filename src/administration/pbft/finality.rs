@@ -124,6 +124,7 @@ impl PbftEngine {
         self.evidence.clear();
         let sealers = &self.epoch.sealers;
         self.peers.retain(|node, _| sealers.binary_search(node).is_ok());
+        self.reach.begin_epoch(sealers);
         let memory = Memory::of(&self.records, self.epoch_hash, self.final_height, &self.domain);
         self.resume(memory);
         self.replay.extend(self.early.take());

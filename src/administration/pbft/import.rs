@@ -33,7 +33,7 @@ pub struct Parked {
 
 impl Parked {
     /// Keeps a block; the last one of a sender counts, and what is furthest ahead is dropped first.
-    fn keep(&mut self, block: FinalBlock) {
+    pub fn keep(&mut self, block: FinalBlock) {
         let height = block.header.number;
         let mut versions = self.remove(height);
         versions.retain(|other| other.from != block.from);
@@ -53,14 +53,16 @@ impl Parked {
         [block].into_iter().chain(others).for_each(|block| self.add(block));
     }
 
-    fn take(&mut self, height: u64) -> Option<FinalBlock> {
+    /// A block of a height; of several versions one after the other.
+    pub fn take(&mut self, height: u64) -> Option<FinalBlock> {
         let mut versions = self.remove(height).into_iter();
         let first = versions.next();
         versions.for_each(|version| self.add(version));
         first
     }
 
-    fn settle(&mut self, height: u64) {
+    /// Heights up to this one are final.
+    pub fn settle(&mut self, height: u64) {
         while let Some(first) = self.blocks.first_key_value().map(|(first, _)| *first).filter(|first| *first <= height) {
             self.remove(first);
         }
@@ -183,14 +185,15 @@ impl PbftEngine {
     }
 }
 
-fn is_content(header: &ProposalHeader, block: &FinalBlock) -> bool {
+/// Whether a block is what a proposal became.
+pub fn is_content(header: &ProposalHeader, block: &FinalBlock) -> bool {
     (header.timestamp_ms, u64::from(header.sealer)) == (block.header.timestamp_ms, block.header.sealer)
         && header.transactions.len() == block.transactions.len()
         && header.transactions.iter().zip(&block.transactions).all(|(hash, transaction)| *hash == transaction.hash())
 }
 
 /// The proposal a block came from. What it named as built on is not needed any more: the block's parent hash was checked.
-fn header_of(block: &FinalBlock, epoch: B256) -> ProposalHeader {
+pub fn header_of(block: &FinalBlock, epoch: B256) -> ProposalHeader {
     ProposalHeader {
         height: block.header.number,
         epoch,

@@ -282,6 +282,11 @@ pub enum Message {
     Fetch(u64, Hash),
     Content(Content),
     Status(Status),
+    /// Sealers that the sender has no session with any more; itself when it is about to stop. Unsigned: no vote rests on it.
+    Gone(Hash, Vec<u32>),
+    /// "I lead this height (the second number) in this view (the first) and shall propose nothing there." Unsigned, as it speaks of its
+    /// sender alone.
+    Pass(Hash, u64, u64),
 }
 
 impl Message {

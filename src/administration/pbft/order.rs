@@ -196,7 +196,7 @@ impl PbftEngine {
         slot.is_reserved = true;
         slot.frame = Some(frame.clone());
         slot.votes.insert_valid(vote);
-        slot.touched_ms = self.timer.now_ms();
+        slot.touched_ms = Some(self.timer.now_ms());
         self.broadcast(frame);
     }
 
@@ -464,7 +464,7 @@ impl PbftEngine {
         let now_ms = self.timer.now_ms();
         let slot = self.slots.entry(height).or_default();
         slot.votes.insert_valid(vote);
-        slot.touched_ms = now_ms;
+        slot.touched_ms = Some(now_ms);
         self.broadcast(Message::Vote(vote).encode());
     }
 
@@ -479,18 +479,24 @@ impl PbftEngine {
     /// Asks for a proposal when it is this node's turn.
     pub(super) fn ask_for_proposal(&mut self) {
         let height = self.next_height();
-        if self.asked == Some((height, self.view)) || self.changing.is_some() || self.epoch_ends_at.is_some() {
+        let is_open = self.changing.is_none() && self.epoch_ends_at.is_none() && !self.reach.is_leaving;
+        if !is_open || self.asked == Some((height, self.view)) {
             return;
         }
         if height > self.committed_height.saturating_add(self.window) || self.own != Some(self.leader(self.view, height)) {
             return;
         }
-        let has_spoken = [VoteKind::Prepare, VoteKind::Commit].iter().any(|kind| self.promises.said(*kind, height, self.view).is_some());
+        let has_spoken = self.has_spoken(height);
         let is_next = self.is_next(height);
         let Some(parent) = self.parent(height).filter(|_| is_next && !has_spoken && self.may_vote(height).is_some()) else { return };
         self.asked = Some((height, self.view));
         let limit = self.epoch.tx_count_limit;
         self.effects.push(Effect::Seal { height, view: self.view, after_timestamp_ms: parent.timestamp_ms, limit });
+    }
+
+    /// Whether this node voted at a height in the present view.
+    pub(super) fn has_spoken(&self, height: u64) -> bool {
+        [VoteKind::Prepare, VoteKind::Commit].iter().any(|kind| self.promises.said(*kind, height, self.view).is_some())
     }
 
     /// The lowest height without a proposal that may still get one in this view.

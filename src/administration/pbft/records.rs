@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bincode::{Decode, Encode};
 use millrace_base::{Address, RawTx, VerifiedTx, wire};
 
-use super::message::{Certificate, Content, Hash, Vote, VoteKind};
+use super::message::{Certificate, Content, Hash, NewView, Vote, VoteKind};
 use super::slot::Prepared;
 use crate::digest::Domain;
 use crate::engine::ProposalHeader;
@@ -18,7 +18,7 @@ use crate::engine::ProposalHeader;
 pub const PROMISE_HEIGHTS: u64 = 1_000;
 
 /// A transaction as it is logged: bytes, and the sender that was recovered from them.
-type LoggedTx = (Vec<u8>, [u8; 20]);
+pub type LoggedTx = (Vec<u8>, [u8; 20]);
 
 /// One entry of the vote log.
 #[derive(Clone, Encode, Decode)]
@@ -32,6 +32,8 @@ pub enum Record {
     Floor { epoch: Hash, view: u64, is_view_change: bool },
     /// This node began a view.
     NewView { epoch: Hash, view: u64 },
+    /// A view was entered, with the proof that it began: without it a chain of which all nodes were killed would have to leave its view.
+    View { epoch: Hash, new_view: Box<NewView> },
 }
 
 impl Record {
@@ -40,11 +42,10 @@ impl Record {
     }
 
     pub fn prepared(prepared: &Prepared, has_transactions: bool) -> Self {
-        let log = |transaction: &VerifiedTx| (transaction.encoded().to_vec(), transaction.sender().into_array());
         Self::Prepared {
             certificate: Box::new(prepared.certificate.clone()),
             content: Content::from(&prepared.header),
-            transactions: has_transactions.then(|| prepared.transactions.iter().map(log).collect()),
+            transactions: has_transactions.then(|| log_transactions(&prepared.transactions)),
         }
     }
 
@@ -54,7 +55,7 @@ impl Record {
 
     pub fn epoch(&self) -> Hash {
         match self {
-            Self::Vote { epoch, .. } | Self::Floor { epoch, .. } | Self::NewView { epoch, .. } => *epoch,
+            Self::Vote { epoch, .. } | Self::Floor { epoch, .. } | Self::NewView { epoch, .. } | Self::View { epoch, .. } => *epoch,
             Self::Prepared { certificate, .. } => certificate.brief.epoch,
         }
     }
@@ -111,6 +112,8 @@ pub struct Memory {
     pub promises: Promises,
     /// By height, the one of the highest view.
     pub prepared: BTreeMap<u64, Prepared>,
+    /// The proof of the highest view it entered.
+    pub new_view: Option<NewView>,
     /// Whether there was any record.
     pub is_fresh: bool,
 }
@@ -157,12 +160,23 @@ impl Memory {
                 }
             }
             Record::NewView { view, .. } => promises.began = promises.began.max(*view),
+            Record::View { new_view, .. } => {
+                if self.new_view.as_ref().is_none_or(|known| known.view < new_view.view) {
+                    self.new_view = Some((**new_view).clone());
+                }
+            }
             Record::Vote { .. } | Record::Prepared { .. } => {}
         }
     }
 }
 
-fn restore_transactions(logged: &[LoggedTx]) -> Option<Vec<VerifiedTx>> {
+/// Transactions as the vote log keeps them.
+pub fn log_transactions(transactions: &[VerifiedTx]) -> Vec<LoggedTx> {
+    transactions.iter().map(|transaction| (transaction.encoded().to_vec(), transaction.sender().into_array())).collect()
+}
+
+/// The same back; none when one of them cannot be read.
+pub fn restore_transactions(logged: &[LoggedTx]) -> Option<Vec<VerifiedTx>> {
     let restore = |(bytes, sender): &LoggedTx| Some(VerifiedTx::from_trusted_store(RawTx::decode(bytes).ok()?, Address::from(*sender)));
     logged.iter().map(restore).collect()
 }

@@ -41,7 +41,12 @@ pub struct Peer {
 
 impl PbftEngine {
     pub(super) fn heartbeat_due_ms(&self) -> Option<u64> {
-        (self.own.is_some() && self.epoch.sealers.len() > 1).then_some(self.next_heartbeat_ms)
+        self.has_heartbeat().then_some(self.next_heartbeat_ms)
+    }
+
+    /// Whether others wait for word of this node: it seals with others and is not about to stop.
+    pub(super) fn has_heartbeat(&self) -> bool {
+        self.own.is_some() && self.epoch.sealers.len() > 1 && !self.reach.is_leaving
     }
 
     pub(super) fn on_heartbeat(&mut self) {
@@ -50,11 +55,12 @@ impl PbftEngine {
         for peer in self.peers.values_mut() {
             (peer.helps, peer.answers) = (HELPS, ANSWERS);
         }
+        self.repeat_gone();
         self.repeat_change();
         self.repeat_wishes();
     }
 
-    fn own_status(&self) -> Status {
+    pub(super) fn own_status(&self) -> Status {
         let above = self.final_height.saturating_add(1);
         let last = self.slots.last_key_value().map_or(0, |(height, _)| *height);
         let have = (above..=last).map(|height| self.slots.get(&height).map_or(progress::NOTHING, Slot::progress)).collect();
@@ -86,6 +92,7 @@ impl PbftEngine {
             return self.refuse(from, "a heartbeat that claims more heights in flight than a window has".into());
         }
         let now_ms = self.timer.outer_ms();
+        self.reach.heard(&from);
         let Some(peer) = self.peer(from) else { return };
         (peer.committed, peer.view, peer.heard_ms) = (status.committed, status.view, now_ms);
         if peer.helps == 0 {
@@ -122,7 +129,7 @@ impl PbftEngine {
         let mut proposals = 0;
         let mut frames: Vec<Bytes> = Vec::new();
         for (height, slot) in self.slots.range_mut(first..) {
-            if now_ms.saturating_sub(slot.touched_ms) < ON_ITS_WAY_MS {
+            if slot.touched_ms.is_some_and(|touched_ms| now_ms.saturating_sub(touched_ms) < ON_ITS_WAY_MS) {
                 continue;
             }
             let offset = usize::try_from(height - first).unwrap_or(usize::MAX);

@@ -179,8 +179,8 @@ pub struct Slot {
     /// A hash with good signatures of a quorum over it: from a downloaded block, from somebody who passed them on, or counted here.
     /// Complete in itself, so that a sealer who signed another hash as well cannot take its signature out.
     pub finality: Option<(B256, Vec<Vote>)>,
-    /// When this node last said something about it, on the engine's own clock.
-    pub touched_ms: u64,
+    /// When this node last said something about it, on the engine's own clock; none when that may have reached nobody.
+    pub touched_ms: Option<u64>,
 }
 
 impl Slot {

@@ -5,7 +5,7 @@ mod liar;
 #[path = "tests/unit.rs"]
 mod unit;
 #[path = "tests/world.rs"]
-mod world;
+pub(crate) mod world;
 
 use cluster::{Cluster, Fault, Options};
 
@@ -75,6 +75,7 @@ fn calm(sealers: usize, faulty: Vec<Fault>) -> Options {
         delay_ms: 5,
         has_crashes: false,
         has_partitions: false,
+        has_notice: true,
         has_epoch_changes: false,
         has_clock_jumps: false,
         spread_percent: 100,
@@ -128,4 +129,37 @@ fn an_equivocating_member_is_found_out() {
     let mut cluster = Cluster::new(calm(4, vec![Fault::Twin]));
     cluster.run();
     assert!(cluster.evidence > 0);
+}
+
+/// Whoever leads next, the start of its view included, may be among those that were killed.
+#[test]
+fn killed_members_cost_the_grace_of_their_sessions_and_no_timeout() {
+    for (sealers, killed) in [(4, vec![0]), (4, vec![1]), (4, vec![3]), (7, vec![0, 1]), (7, vec![1, 2]), (10, vec![0, 1, 2])] {
+        let mut cluster = Cluster::new(Options { supplies: 20, ..calm(sealers, Vec::new()) });
+        cluster.run_for(5_000);
+        killed.iter().for_each(|host| cluster.kill(*host));
+        let pause_ms = cluster.longest_pause(20_000);
+        println!("{sealers} sealers, {killed:?} killed: longest pause {pause_ms} ms, view {}", cluster.highest_view());
+        assert!(pause_ms < 1_200, "{sealers} sealers, {killed:?} killed: {pause_ms} ms without a block");
+        assert!(cluster.highest_view() <= 3 * killed.len() as u64, "view {}", cluster.highest_view());
+    }
+}
+
+/// The proof of the view is in each node's log: none has to leave the view to have one. A leader whose proposal is lost everywhere says
+/// so.
+#[test]
+fn all_killed_at_once_in_any_view_go_on_without_a_timeout() {
+    for faulty in [vec![], vec![Fault::Silent]] {
+        let is_traced = std::env::var("PBFT_TRACE").is_ok();
+        let mut cluster = Cluster::new(Options { supplies: 20, sync_ms: 150, is_traced, ..calm(4, faulty) });
+        cluster.run_for(15_000);
+        for round in 0..6 {
+            let view = cluster.highest_view();
+            cluster.restart_all();
+            let pause_ms = cluster.longest_pause(6_000);
+            println!("round {round}, view {view} to {}: {pause_ms} ms", cluster.highest_view());
+            assert!(pause_ms < 1_500, "{pause_ms} ms without a block:\n{}", cluster.describe_all());
+            assert!(cluster.highest_view() <= view + 2, "one view more than the one that was wanted: its start was up to the silent one");
+        }
+    }
 }

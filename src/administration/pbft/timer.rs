@@ -73,6 +73,11 @@ impl Timer {
         self.restart();
     }
 
+    /// Whether nothing was waited for in vain since the last progress.
+    pub fn is_first(&self) -> bool {
+        self.steps == 0
+    }
+
     /// Whether half of the wait is over.
     pub fn is_half_over(&self, base_ms: u64) -> bool {
         let ends = self.due_ms(base_ms).zip(self.since_ms);

@@ -1,7 +1,7 @@
 //! View changes: leaving a leader that does not deliver, and agreeing on what the next view begins with.
 //!
 //! ```text
-//! in view v ──timeout, or f+1 others want higher──> changing to w ──new view w proven──> in view w
+//! in view v ──timeout, leader gone, or f+1 others want higher──> changing to w ──new view w proven──> in view w
 //!                 changing to w ──n−f want w or higher, and a timeout──> changing to w+1
 //! ```
 //! Invariants: once this node wants view w it votes for nothing below w, restarts included; it enters a view above 0 only with the proof
@@ -63,6 +63,12 @@ impl PbftEngine {
         leading.get(usize::try_from(turn).unwrap_or(0)).copied().unwrap_or(0)
     }
 
+    /// Whether the present view's start names a sealer as silent, for a height.
+    pub(super) fn is_passed_over(&self, sealer: u32, height: u64) -> bool {
+        let plan = &self.views.plan;
+        plan.skipped.contains(&sealer) && height <= plan.base.saturating_add(SKIPPED_HEIGHTS)
+    }
+
     /// The view this node is in or wants.
     pub(super) fn to_view(&self) -> u64 {
         self.changing.as_ref().map_or(self.view, |changing| changing.to)
@@ -77,16 +83,23 @@ impl PbftEngine {
             return true;
         }
         // Others go on: this node needs their blocks and not another leader.
-        if self.peers_ahead() > self.epoch.max_faulty() {
+        self.peers_ahead() <= self.epoch.max_faulty() && (self.owes_order() || self.lacks_checkpoints())
+    }
+
+    /// Whether something waits to be ordered that a leader could order, while nobody is further than this node.
+    pub(super) fn owes_order(&self) -> bool {
+        if self.epoch_ends_at.is_some() || self.peers_ahead() > self.epoch.max_faulty() {
             return false;
-        }
-        if self.epoch_ends_at.is_some() {
-            return self.lacks_checkpoints();
         }
         let mut active = self.slots.range(self.final_height.saturating_add(1)..).map(|(_, slot)| slot);
         let is_unordered = active.any(|slot| slot.ordered.is_none() && (slot.digest.is_some() || slot.prepared.is_some()));
         let has_room = self.next_height() <= self.committed_height.saturating_add(self.window);
-        is_unordered || (self.is_pending && has_room) || self.lacks_checkpoints()
+        is_unordered || (self.is_pending && has_room)
+    }
+
+    /// Whether a quorum has come as far as a view.
+    pub(super) fn is_wanted(&self, view: u64) -> bool {
+        self.views.changes.values().filter(|change| change.to_view >= view).count() >= self.quorum()
     }
 
     /// How long this node waits at first. One that lost the proof of its view in a crash gives the others time to send it.
@@ -105,8 +118,8 @@ impl PbftEngine {
             }
             Some(changing) if changing.own.is_none() => changing.to,
             Some(changing) => {
-                let (to, quorum) = (changing.to, self.quorum());
-                if self.views.changes.values().filter(|change| change.to_view >= to).count() < quorum {
+                let to = changing.to;
+                if !self.is_wanted(to) {
                     return self.timer.restart();
                 }
                 self.suspect(self.verifier().primary(to));
@@ -114,10 +127,10 @@ impl PbftEngine {
             }
         };
         self.timer.lengthen();
-        self.start_change(wanted.saturating_add(1));
+        self.start_change(self.view_after(wanted));
     }
 
-    fn first_unordered(&self) -> u64 {
+    pub(super) fn first_unordered(&self) -> u64 {
         let first = self.committed_height.saturating_add(1);
         (first..).find(|height| self.slots.get(height).is_none_or(|slot| slot.ordered.is_none())).unwrap_or(first)
     }
@@ -136,7 +149,7 @@ impl PbftEngine {
         }
     }
 
-    fn start_change(&mut self, to: u64) {
+    pub(super) fn start_change(&mut self, to: u64) {
         if self.own.is_none() || to <= self.to_view() && self.changing.as_ref().is_some_and(|changing| changing.own.is_some()) {
             return;
         }
@@ -158,7 +171,10 @@ impl PbftEngine {
         let prepared = self.slots.range(above.saturating_add(1)..).filter_map(|(_, slot)| slot.prepared.as_ref());
         let certificates = prepared.map(|prepared| prepared.certificate.clone()).filter(|certificate| certificate.view < to_view).collect();
         let now = self.final_height;
-        let suspects = self.views.suspects.iter().filter(|(_, until)| **until > now).map(|(sealer, _)| *sealer).collect();
+        let mut suspects = self.lost_sealers();
+        suspects.extend(self.views.suspects.iter().filter(|(_, until)| **until > now).map(|(sealer, _)| *sealer));
+        suspects.extend((0..).zip(&self.epoch.sealers).map(|(sealer, _)| sealer).filter(|sealer| self.is_gone(*sealer)));
+        let suspects = suspects.into_iter().collect();
         let signature = Signature([0; 65]);
         let mut change = ViewChange { epoch: self.epoch_hash, to_view, sealer, stable, certificates, suspects, signature };
         change.signature = sign(&self.key, change.statement(&self.domain));
@@ -279,25 +295,41 @@ impl PbftEngine {
     /// Enters a view that is proven: what its start names is proposed again, all else that is not ordered is free.
     fn enter(&mut self, new_view: NewView) {
         let view = new_view.view;
-        let plan = self.verifier().plan(&new_view);
         self.raise_floor(view, false);
-        self.view = view;
+        self.stand_in(new_view);
+        self.record_view();
         self.changing = None;
-        self.base = plan.base;
         self.views.changes.retain(|_, change| change.to_view > view);
-        self.views.new_view = Some(new_view);
         let first_open = self.first_unordered();
         for slot in self.slots.values_mut() {
             slot.votes.leave_view();
             slot.frame = None;
         }
         self.void_from(first_open);
-        for planned in &plan.proposals {
-            self.propose_again(planned.brief.height, planned.digest);
-        }
-        self.views.plan = plan;
+        self.propose_planned();
         self.timer.restart();
         self.replay.extend(self.early.take());
+    }
+
+    /// Takes a proven view for the present one.
+    pub(super) fn stand_in(&mut self, new_view: NewView) {
+        let plan = self.verifier().plan(&new_view);
+        (self.view, self.base) = (new_view.view, plan.base);
+        self.views.plan = plan;
+        self.views.new_view = Some(new_view);
+    }
+
+    /// After a restart: whom the present view passes over this node goes on to suspect for as long as the view does.
+    pub(super) fn remember_passed_over(&mut self) {
+        let until = self.views.plan.base.saturating_add(SKIPPED_HEIGHTS);
+        let skipped = self.views.plan.skipped.iter().filter(|sealer| Some(**sealer) != self.own);
+        self.views.suspects = skipped.map(|sealer| (*sealer, until)).collect();
+    }
+
+    /// Proposes again what the start of the present view names.
+    pub(super) fn propose_planned(&mut self) {
+        let planned: Vec<(u64, B256)> = self.views.plan.proposals.iter().map(|planned| (planned.brief.height, planned.digest)).collect();
+        planned.into_iter().for_each(|(height, digest)| self.propose_again(height, digest));
     }
 
     fn propose_again(&mut self, height: u64, digest: B256) {
@@ -339,6 +371,15 @@ impl PbftEngine {
         if self.promises.floor > 0 && self.promises.recorded_to < self.committed_height.saturating_add(PROMISE_HEIGHTS / 2) {
             let is_view_change = self.promises.changed_to == self.promises.floor;
             self.record_floor(self.promises.floor, is_view_change);
+            self.record_view();
+        }
+    }
+
+    /// Records the proof of the present view, for as long as the promise to vote for nothing below it.
+    fn record_view(&mut self) {
+        if let Some(new_view) = self.views.new_view.clone() {
+            let record = Record::View { epoch: self.epoch_hash, new_view: Box::new(new_view) };
+            self.effects.push(Effect::Record { height: self.promises.recorded_to, body: record.encode() });
         }
     }
 }

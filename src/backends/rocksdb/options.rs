@@ -21,6 +21,8 @@ const LOG_BYTES: u64 = 64 << 20;
 const SYNC_STEP_BYTES: u64 = 1 << 20;
 /// Values from this size on, which are bodies and receipts of blocks, lie in files of their own and are not copied by compactions.
 const BLOB_BYTES: u64 = 4 << 10;
+/// Trie nodes from this size on are kept apart from their keys: all but nearly empty ones.
+const NODE_BYTES: u64 = 64;
 /// Size of the files of such values.
 const BLOB_FILE_BYTES: u64 = 256 << 20;
 /// Bits of the bloom filter for each key: one in a hundred absent keys costs a read.
@@ -60,16 +62,20 @@ pub(super) enum Family {
     Index,
     /// The state.
     State,
+    /// Trie nodes, in files of their own: they are written once, their keys are scattered, and compactions would copy them again and
+    /// again.
+    Trie,
 }
 
 impl Family {
-    pub(super) const ALL: [Family; 3] = [Family::Blocks, Family::Index, Family::State];
+    pub(super) const ALL: [Family; 4] = [Family::Blocks, Family::Index, Family::State, Family::Trie];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Family::Blocks => "blocks",
             Family::Index => "index",
             Family::State => "state",
+            Family::Trie => "trie",
         }
     }
 
@@ -77,6 +83,7 @@ impl Family {
         match space {
             Space::TransactionIndex => Family::Index,
             Space::State => Family::State,
+            Space::Trie => Family::Trie,
             Space::Meta | Space::Header | Space::Body | Space::Receipts | Space::Nonces | Space::BlockIndex => Family::Blocks,
         }
     }
@@ -230,6 +237,13 @@ impl SharedResources {
             options.set_blob_file_size(BLOB_FILE_BYTES);
             options.set_blob_compression_type(DBCompressionType::Lz4);
             options.set_enable_blob_gc(true);
+        }
+        if family == Family::Trie {
+            options.set_enable_blob_files(true);
+            options.set_min_blob_size(NODE_BYTES);
+            options.set_blob_file_size(BLOB_FILE_BYTES);
+            // Hashes do not compress.
+            options.set_compression_type(DBCompressionType::None);
         }
         options
     }

@@ -198,7 +198,7 @@ fn other_format_is_refused_with_both_numbers() {
     let directory = tempfile::tempdir().unwrap();
     open(directory.path()).database.put(FORMAT_KEY, 9u32.to_be_bytes()).unwrap();
     let error = refusal(directory.path()).to_string();
-    assert!(error.contains("format 9") && error.contains("format 1"), "{error}");
+    assert!(error.contains("format 9") && error.contains("format 2"), "{error}");
 }
 
 #[test]

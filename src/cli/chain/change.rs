@@ -104,7 +104,7 @@ pub enum RenewCommand {
   millrace chain renew node /srv/node3 --chain nodes --new-key
   millrace chain renew node /srv/fisco/node0 --chain nodes --agency bank     its first one, for a directory of FISCO BCOS 2.x
 
-The node's identity (node.key) never changes. Restart the node to use the new certificates.")]
+The node's identity (node.key) never changes. `millrace node reload --certificates` puts the new ones in force.")]
 pub struct RenewNodeArguments {
     /// The node's directory; it may be a copy with conf/node.nodeid, certificates and config.ini only.
     #[arg(value_name = "DIR")]
@@ -211,7 +211,9 @@ pub fn renew(command: RenewCommand) -> Result<ExitCode, Fault> {
     };
     let renewed = files.iter().map(|file| format!("renewed {}\n", file.display()));
     let remarks = remarks.iter().map(|remark| format!("note: {remark}\n"));
-    let restart = matches!(command, RenewCommand::Node(_)).then(|| "Restart the node to use them.\n".to_owned());
+    let restart = matches!(command, RenewCommand::Node(_)).then(|| {
+        "To put them in force: `millrace node reload --certificates --dir DIRECTORY`; a node that starts uses them anyway.\n".to_owned()
+    });
     super::super::print(&renewed.chain(remarks).chain(restart).collect::<String>())
 }
 

@@ -1,6 +1,6 @@
 //! `millrace db export` and `db import`: blocks out of a database and, verified, into another.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use millrace_ledger::archive::{ArchiveError, Export, ExportReport, ImportReport,
 
 use super::NodeGroup;
 use super::bar::Watched;
-use crate::node::{genesis_of, open_fault, open_for_writing, open_read_only, storage_fault};
+use crate::node::{DatabasePlace, genesis_of, open_fault, open_for_writing, open_read_only, storage_fault};
 
 /// Arguments of `db export`.
 #[derive(Args, Debug)]
@@ -48,11 +48,11 @@ pub struct ImportArguments {
 /// Runs `db export`.
 pub fn export(arguments: &ExportArguments) -> Result<ExitCode, Fault> {
     let group = arguments.node.read()?;
-    let storage = open_read_only(&group.data_path)?;
-    let fault = |error: ArchiveError| archive_fault(&group.data_path, &error);
-    let height = storage.height().map_err(|error| storage_fault(&group.data_path, &error))?;
-    let height = height.ok_or_else(|| never_used(&group.data_path))?;
-    let view = storage.snapshot().map_err(|error| storage_fault(&group.data_path, &error))?;
+    let place = DatabasePlace::from(&group);
+    let storage = open_read_only(&place)?;
+    let in_words = |error| storage_fault(&place.to_string(), &error);
+    let height = storage.height().map_err(in_words)?.ok_or_else(|| never_used(&place))?;
+    let view = storage.snapshot().map_err(in_words)?;
     let order = Export {
         chain_id: group.genesis.chain_id,
         group: group.genesis.group,
@@ -64,7 +64,7 @@ pub fn export(arguments: &ExportArguments) -> Result<ExitCode, Fault> {
     let mut bar = Watched::new(&format!("group {}", order.group))?;
     let result = export_blocks(&*view, height, &order, &mut |done, all| bar.show("blocks", done, all));
     bar.end();
-    let ExportReport { file, first, last, found, bytes, is_complete } = result.map_err(fault)?;
+    let ExportReport { file, first, last, found, bytes, is_complete } = result.map_err(|error| archive_fault(&place, &error))?;
     if !is_complete {
         let what = format!("stopped after block {last}");
         return Err(Fault::new(FaultKind::Operation, what, "run the same command again: it goes on there"));
@@ -81,9 +81,9 @@ pub fn export(arguments: &ExportArguments) -> Result<ExitCode, Fault> {
 /// Runs `db import`.
 pub fn import(arguments: &ImportArguments) -> Result<ExitCode, Fault> {
     let group = arguments.node.read()?;
-    let id = group.genesis.group;
+    let (id, place) = (group.genesis.group, DatabasePlace::from(&group));
     let files = if arguments.source.is_dir() {
-        let unreadable = |error| archive_fault(&group.data_path, &ArchiveError::Io { file: arguments.source.clone(), error });
+        let unreadable = |error| archive_fault(&place, &ArchiveError::Io { file: arguments.source.clone(), error });
         files_in(&arguments.source, id).map_err(unreadable)?
     } else {
         vec![arguments.source.clone()]
@@ -92,16 +92,16 @@ pub fn import(arguments: &ImportArguments) -> Result<ExitCode, Fault> {
         let what = format!("{} holds no files of group {id}", arguments.source.display());
         return Err(Fault::new(FaultKind::Operation, what, format!("name a file, or a directory with group{id}-from-*.blocks")));
     }
-    let storage = open_for_writing(&group.data_path)?;
+    let storage = open_for_writing(&place)?;
     let mut importer = Importer::open(storage, group.genesis.chain_id, &genesis_of(&group.genesis))
-        .map_err(|error| open_fault(&group.data_path, error))?;
+        .map_err(|error| open_fault(&place.to_string(), error))?;
     importer.chain().keep(group.keep_blocks);
     let started = Instant::now();
     let mut reports = Vec::with_capacity(files.len());
     let mut bar = Watched::new(&format!("group {id}"))?;
     for file in files {
         let report = importer.import(&file, &mut |done, all| bar.show("blocks", done, all));
-        let report = report.map_err(|error| archive_fault(&group.data_path, &error));
+        let report = report.map_err(|error| archive_fault(&place, &error));
         if report.is_err() {
             bar.end();
         }
@@ -130,13 +130,13 @@ pub fn import(arguments: &ImportArguments) -> Result<ExitCode, Fault> {
     }
 }
 
-fn never_used(path: &Path) -> Fault {
-    Fault::new(FaultKind::Operation, format!("{} holds no blocks", path.display()), "start the node once, or name another directory")
+fn never_used(place: &DatabasePlace) -> Fault {
+    Fault::new(FaultKind::Operation, format!("{place} holds no blocks"), "start the node once, or name another directory")
 }
 
-fn archive_fault(database: &Path, error: &ArchiveError) -> Fault {
+fn archive_fault(database: &DatabasePlace, error: &ArchiveError) -> Fault {
     match error {
-        ArchiveError::Storage(error) => storage_fault(database, error),
+        ArchiveError::Storage(error) => storage_fault(&database.to_string(), error),
         ArchiveError::Io { .. } => Fault::new(FaultKind::Disk, error.to_string(), "check the path, its permissions and free space"),
         ArchiveError::Range(_) => Fault::new(FaultKind::Operation, error.to_string(), "choose another range or another node"),
         ArchiveError::Refused { .. } => Fault::new(

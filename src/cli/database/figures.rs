@@ -25,10 +25,10 @@ pub struct StatsArguments {
 
 /// Runs the command.
 pub fn stats(arguments: &StatsArguments) -> Result<ExitCode, Fault> {
-    for (name, path) in databases(&arguments.selection)? {
-        let storage = open_read_only(&path)?;
+    for (name, place) in databases(&arguments.selection)? {
+        let storage = open_read_only(&place)?;
         let fault = |error: StorageError| Fault::new(FaultKind::Storage, format!("{name}: {error}"), "run `millrace db verify` on it");
-        let mut text = format!("{name}: {}\n", path.display());
+        let mut text = format!("{name}: {place}\n");
         text.push_str(&chain(&*storage).map_err(fault)?);
         if arguments.count {
             text.push_str(&counted(&name, &*storage)?.map_err(fault)?);

@@ -1,7 +1,7 @@
 //! `millrace db snapshot`: the state of a group at one height, to start nodes from.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use millrace_ledger::snapshot::{self, Manifest, Outcome, Restore, Snapshot, Snap
 use super::NodeGroup;
 use super::bar::Watched;
 use crate::config::GroupConfig;
-use crate::node::{genesis_of, open_for_writing, open_read_only, storage_fault};
+use crate::node::{DatabasePlace, genesis_of, open_for_writing, open_read_only, storage_fault};
 
 /// What can be done with snapshots.
 #[derive(Subcommand, Debug)]
@@ -76,9 +76,9 @@ fn unit(step: Step) -> &'static str {
 
 fn create(arguments: &CreateArguments) -> Result<ExitCode, Fault> {
     let group = arguments.node.read()?;
-    let database = &group.data_path;
-    let storage = open_read_only(database)?;
-    let in_words = |error| storage_fault(database, &error);
+    let place = DatabasePlace::from(&group);
+    let storage = open_read_only(&place)?;
+    let in_words = |error| storage_fault(&place.to_string(), &error);
     let height = storage.height().map_err(in_words)?.unwrap_or(0);
     let view = storage.snapshot().map_err(in_words)?;
     let subject = Subject { chain_id: group.genesis.chain_id, group: group.genesis.group };
@@ -86,7 +86,7 @@ fn create(arguments: &CreateArguments) -> Result<ExitCode, Fault> {
     let mut bar = Watched::new(&format!("group {}", subject.group))?;
     let made = snapshot::create(&*view, height, subject, &arguments.directory, &mut |step, done, all| bar.show(unit(step), done, all));
     bar.end();
-    let manifest = made.map_err(|error| snapshot_fault(database, &error))?;
+    let manifest = made.map_err(|error| snapshot_fault(&place, &error))?;
     super::super::print(&format!(
         "{}: {}, {} ({:.1} s)\n",
         arguments.directory.display(),
@@ -103,12 +103,12 @@ fn described(manifest: &Manifest) -> String {
 
 fn trust(group: &GroupConfig, block: Option<B256>) -> Trust {
     let genesis = genesis_of(&group.genesis);
-    Trust { genesis: genesis.hash(), sealers: genesis.sealers, block }
+    Trust { genesis: genesis.hash(), faults: genesis.consensus.faults(), state: genesis.state, sealers: genesis.sealers, block }
 }
 
 /// The snapshot, if it is of this chain and group.
 fn open(arguments: &UseArguments, group: &GroupConfig) -> Result<Snapshot, Fault> {
-    let opened = Snapshot::open(&arguments.directory).map_err(|error| snapshot_fault(&group.data_path, &error))?;
+    let opened = Snapshot::open(&arguments.directory).map_err(|error| snapshot_fault(&group.into(), &error))?;
     let (theirs, ours) = (opened.manifest(), &group.genesis);
     if (theirs.chain_id, theirs.group) != (ours.chain_id, ours.group) {
         let what = format!(
@@ -146,16 +146,16 @@ fn verify(arguments: &UseArguments) -> Result<ExitCode, Fault> {
             super::super::print(&format!("{}: REFUSED: {detail}\n  what to do: {REFUSED_REMEDY}\n", file.display()))?;
             Ok(ExitCode::from(1))
         }
-        Err(error) => Err(snapshot_fault(&group.data_path, &error)),
+        Err(error) => Err(snapshot_fault(&(&group).into(), &error)),
     }
 }
 
 fn restore(arguments: &UseArguments) -> Result<ExitCode, Fault> {
     let group = arguments.node.read()?;
-    let database = &group.data_path;
+    let (place, database) = (DatabasePlace::from(&group), &group.data_path);
     let opened = open(arguments, &group)?;
     let is_new = !database.exists();
-    let storage = open_for_writing(database)?;
+    let storage = open_for_writing(&place)?;
     let started = Instant::now();
     let mut bar = Watched::new(&format!("group {}", group.genesis.group))?;
     let trust = trust(&group, arguments.trusted_hash);
@@ -165,9 +165,9 @@ fn restore(arguments: &UseArguments) -> Result<ExitCode, Fault> {
     drop(storage);
     if is_new && matches!(restored, Err(SnapshotError::Refused { .. })) {
         // This command made it, and nothing can be made of it.
-        fs::remove_dir_all(database).map_err(|error| snapshot_fault(database, &SnapshotError::Io { file: database.clone(), error }))?;
+        fs::remove_dir_all(database).map_err(|error| snapshot_fault(&place, &SnapshotError::Io { file: database.clone(), error }))?;
     }
-    let Outcome { height, state_values, blocks, resumed_at } = restored.map_err(|error| snapshot_fault(database, &error))?;
+    let Outcome { height, state_values, blocks, resumed_at } = restored.map_err(|error| snapshot_fault(&place, &error))?;
     let resumed = if resumed_at > 0 { format!(", going on from block {resumed_at}") } else { String::new() };
     super::super::print(&format!(
         "{}: block {height}, {state_values} state values, {blocks} blocks with transactions{resumed} ({:.1} s)\n",
@@ -178,9 +178,9 @@ fn restore(arguments: &UseArguments) -> Result<ExitCode, Fault> {
 
 const REFUSED_REMEDY: &str = "get the snapshot again, from a node that you trust; check it with `millrace db snapshot verify`";
 
-fn snapshot_fault(database: &Path, error: &SnapshotError) -> Fault {
+fn snapshot_fault(database: &DatabasePlace, error: &SnapshotError) -> Fault {
     match error {
-        SnapshotError::Storage(error) => storage_fault(database, error),
+        SnapshotError::Storage(error) => storage_fault(&database.to_string(), error),
         SnapshotError::Io { .. } => Fault::new(FaultKind::Disk, error.to_string(), "check the path, its permissions and free space"),
         SnapshotError::Refused { .. } => Fault::new(FaultKind::Storage, error.to_string(), REFUSED_REMEDY),
         SnapshotError::Impossible(_) => Fault::new(FaultKind::Operation, error.to_string(), "the message above says what is in the way"),

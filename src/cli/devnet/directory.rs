@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 
 use millrace_base::clock::{Clock, SystemClock};
 use millrace_base::fault::{Fault, FaultKind};
+use millrace_core::StateKind;
 use serde_json::{Value, json};
 
 use super::super::chain::{first_groups, own_program};
-use super::{DevnetArguments, refuse};
+use super::{DevnetArguments, mysql, refuse};
 use crate::chain_build::ini_text::IniText;
 use crate::chain_build::node_files::NetworkPlace;
 use crate::chain_build::{self, ChainPlan, Machine, Placement, Ports, Program, Reach};
@@ -63,6 +64,7 @@ pub fn prepare(arguments: &DevnetArguments) -> Result<Network, Fault> {
 fn build(arguments: &DevnetArguments, manifest: &Path) -> Result<(), Fault> {
     let (nodes, groups) = (arguments.nodes.unwrap_or(1), arguments.groups.unwrap_or(1));
     let rules = arguments.rules.chosen()?.unwrap_or_default();
+    let state = arguments.state.unwrap_or_default();
     let own = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let plan = ChainPlan {
         output: arguments.dir.clone(),
@@ -73,13 +75,25 @@ fn build(arguments: &DevnetArguments, manifest: &Path) -> Result<(), Fault> {
         rpc_ip: own,
         days: DAYS,
         rules,
+        state,
+        consensus: arguments.consensus.clone().unwrap_or_default(),
         timestamp_ms: SystemClock.now_ms(),
         reach: Reach::Machine,
         program: Program::Link(own_program()?),
     };
-    chain_build::build(&plan, &|_| {})?;
+    let built = chain_build::build(&plan, &|_| {})?;
+    let storage = arguments.storage.as_deref().unwrap_or("rocksdb");
+    if storage == "mysql" {
+        let directories: Vec<PathBuf> = built.into_iter().map(|node| node.directory).collect();
+        mysql::configure(arguments, &directories)?;
+    }
     let placements = placements_text(&arguments.placements);
-    let text = json!({"nodes": nodes, "groups": groups, "placements": placements, "evm": rules.to_string()}).to_string();
+    let consensus = plan.consensus.to_string();
+    let text = json!({
+        "nodes": nodes, "groups": groups, "placements": placements, "evm": rules.to_string(), "state": state.name(),
+        "consensus": consensus, "storage": storage
+    });
+    let text = text.to_string();
     let finish = || {
         symlink(Path::new("127.0.0.1").join("sdk"), arguments.dir.join("sdk"))?;
         fs::write(manifest, format!("{text}\n"))
@@ -134,6 +148,20 @@ fn check_manifest(arguments: &DevnetArguments, manifest: &Path, text: &str, node
     if !arguments.placements.is_empty() && wanted != placed {
         let has = if placed.is_empty() { "no group on some nodes only" } else { placed };
         return Err(differs("placements:", has, &wanted));
+    }
+    // Older directories do not name it.
+    let state = value["state"].as_str().unwrap_or(StateKind::Storage.name());
+    if let Some(wanted) = arguments.state.filter(|wanted| wanted.name() != state) {
+        return Err(differs("state", state, wanted.name()));
+    }
+    let consensus = value["consensus"].as_str().unwrap_or("pbft");
+    if let Some(wanted) = arguments.consensus.as_ref().map(ToString::to_string).filter(|wanted| wanted != consensus) {
+        return Err(differs("consensus", consensus, &wanted));
+    }
+    // Networks of before there was a choice do not say.
+    let storage = value["storage"].as_str().unwrap_or("rocksdb");
+    if let Some(wanted) = arguments.storage.as_deref().filter(|wanted| *wanted != storage) {
+        return Err(differs("storage", storage, wanted));
     }
     match arguments.rules.chosen()?.filter(|wanted| wanted.to_string() != evm) {
         Some(wanted) => Err(differs("EVM rules", evm, &wanted.to_string())),

@@ -13,7 +13,7 @@ fn pane(status: crate::status::NodeStatus) -> Pane {
 #[test]
 fn frame_of_two_nodes_and_one_that_is_silent_is_as_in_the_golden_file() {
     let mut first = node(4);
-    first.groups.push(GroupReport { group: 2, state: GroupState::Stopped, running: None });
+    first.groups.push(GroupReport { group: 2, state: GroupState::Stopped, error: None, running: None });
     let second = node_with(4, |group| {
         lose(group, 1, 5_000);
         lose(group, 3, 5_000);

@@ -89,10 +89,10 @@ fn new_database_is_empty(storage: &dyn Storage) {
 
 fn commit_writes_all_spaces_and_the_marker(storage: &dyn Storage) {
     let writes: Vec<Write<'_>> =
-        Space::ALL.iter().map(|space| (*space, &b"key"[..], Some(std::slice::from_ref(&b"abcdefgh"[space.index()])))).collect();
+        Space::ALL.iter().map(|space| (*space, &b"key"[..], Some(std::slice::from_ref(&b"abcdefghi"[space.index()])))).collect();
     commit(storage, 0, &writes);
     for space in Space::ALL {
-        assert_eq!(get(storage, space, b"key"), Some(vec![b"abcdefgh"[space.index()]]), "spaces are kept apart");
+        assert_eq!(get(storage, space, b"key"), Some(vec![b"abcdefghi"[space.index()]]), "spaces are kept apart");
     }
     assert_eq!(storage.height().expect("the engine must not fail"), Some(0), "a commit sets the height");
     assert_eq!(get(storage, Space::Meta, HEIGHT_KEY), Some(height_key(0).to_vec()), "the marker is readable in Meta");

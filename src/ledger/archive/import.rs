@@ -87,7 +87,8 @@ impl Importer {
             return Err(OpenError::OtherChain { group, stored: chain.genesis(), configured });
         }
         check_head(&chain, group)?;
-        let epoch = Epoch { start: chain.epoch_start()?, ..epoch_at(&*chain.state(), chain.head().header.number + 1)? };
+        let epoch =
+            Epoch { start: chain.epoch_start()?, ..epoch_at(&*chain.state(), chain.head().header.number + 1, genesis.consensus.faults())? };
         let head = Head { chain_id, group, genesis: configured.0, from: 0 };
         Ok(Self { chain, executor: BlockExecutor::new(genesis.rules), epoch, head })
     }
@@ -178,14 +179,13 @@ impl Importer {
         let CheckedBlock { hash, block } = checked;
         let (header, number) = (&block.header, block.header.number);
         let head = self.chain.head();
-        let tip = Tip { hash: head.hash, timestamp_ms: head.header.timestamp_ms, state_root: head.header.state_root };
-        check_link(header, number, Some(&tip)).map_err(Fault::Refused)?;
+        check_link(header, number, Some(&Tip::new(&head.header, head.hash))).map_err(Fault::Refused)?;
         if header.sealer_list != self.epoch.sealers || header.sealer >= self.epoch.sealers.len() as u64 {
             return Err(Fault::Refused("it was not made by the sealers that govern it".into()));
         }
-        check_signatures(header, hash, &block.signatures).map_err(Fault::Refused)?;
+        check_signatures((header, hash), &block.signatures, self.epoch.faults).map_err(Fault::Refused)?;
         let given = decode_receipts(receipts, header).map_err(Fault::Refused)?;
-        let ExecutedBlock { block: mut own, writes, accumulator } = self.executor.execute(BlockOrder {
+        let ExecutedBlock { block: mut own, writes, nodes, commitment } = self.executor.execute(BlockOrder {
             parent_hash: header.parent_hash,
             number,
             timestamp_ms: header.timestamp_ms,
@@ -194,7 +194,7 @@ impl Importer {
             sealer_list: header.sealer_list.clone(),
             transactions: block.transactions,
             state: self.chain.state(),
-            accumulator: &self.chain.accumulator()?,
+            commitment: &self.chain.commitment()?,
             hashes: &self.chain,
         })?;
         if own.hash != hash {
@@ -205,9 +205,10 @@ impl Importer {
         }
         own.signatures = block.signatures;
         let count = own.transactions.len() as u64;
-        let after = || Arc::new(LayeredState::new(self.chain.state(), vec![Arc::new(Layer::new(&writes))]));
+        let after = || Arc::new(LayeredState::new(self.chain.state(), vec![Arc::new(Layer::new(&writes, &nodes))]));
         let next = changed_epoch(&self.epoch, number, &writes, after)?;
-        let commit = Commit { block: Arc::new(own), writes, accumulator, epoch_start: next.as_ref().map(|epoch| epoch.start) };
+        let epoch_start = next.as_ref().map(|epoch| epoch.start);
+        let commit = Commit { block: Arc::new(own), writes, nodes, commitment, epoch_start };
         self.chain.commit(&[commit])?;
         if let Some(epoch) = next {
             self.epoch = epoch;
@@ -250,6 +251,7 @@ fn difference(header: &BlockHeader, own: &BlockHeader, given: &[Receipt], receip
         None if own.state_root != header.state_root => {
             format!("the state root is {}, its header says {}", own.state_root, header.state_root)
         }
+        None if own.db_hash != header.db_hash => format!("dbHash is {}, its header says {}", own.db_hash, header.db_hash),
         None => "its header has fields that no node writes".into(),
     }
 }

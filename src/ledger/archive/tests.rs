@@ -60,6 +60,25 @@ fn exported_chain_with_a_change_of_sealers_is_imported_to_the_same_database() {
 }
 
 #[test]
+fn chain_with_tries_and_one_whose_blocks_a_majority_signed_are_imported_to_the_same_database() {
+    for mut chain in [TestChain::with_tries(2), TestChain::raft(5)] {
+        chain.grow(4, 3);
+        let directory = tempfile::tempdir().unwrap();
+        let report = export(&chain, &order(directory.path()), &mut on).unwrap();
+        let target = empty();
+        let imported = importer(&target, &chain).import(&report.file, &mut on).unwrap();
+        assert_eq!((imported.blocks, imported.is_complete), (4, true));
+        assert_eq!(content(&*target), content(&*chain.storage));
+        crate::verify::verify_database(&target, &mut |_| ()).unwrap();
+        chain.signers = 1;
+        chain.grow(1, 1);
+        let file = directory.path().join("too-few");
+        export(&chain, &order(&file), &mut on).unwrap();
+        assert!(refusal(importer(&target, &chain).import(&file, &mut on).unwrap_err()).1.contains("1 distinct sealers signed"));
+    }
+}
+
+#[test]
 fn export_that_was_stopped_or_cut_anywhere_goes_on_to_the_same_file() {
     let mut chain = TestChain::new(1);
     chain.grow(6, 4);

@@ -5,16 +5,19 @@ use std::sync::Arc;
 
 use millrace_access::blockchain::records;
 use millrace_administration::engine::EngineStatus;
-use millrace_base::{Address, B256, Block, Bytes, GroupId, NodeId, VerifiedTx};
+use millrace_base::{Address, B256, Block, BlockHeader, Bytes, GroupId, NodeId, U256, VerifiedTx};
+use millrace_core::mpt::TrieState;
 use millrace_core::state::codec;
 use millrace_core::storage::{StorageView, height_key};
 use millrace_core::table::system;
-use millrace_core::{Space, StateKey, StateReader, StateValue, StorageError};
-use millrace_vm::{BlockEnvironment, BlockHashes, CallMessage, EvmRules, Executor};
+use millrace_core::trie::EMPTY_ROOT;
+use millrace_core::{Space, StateKey, StateKind, StateReader, StateValue, StorageError};
+use millrace_vm::{BlockEnvironment, CallMessage, EvmRules, Executor};
 
-use crate::ledger::Ledger;
+use crate::ledger::{HeadView, Ledger};
 use crate::view::{
-    CallError, CallOutcome, CallRequest, ConsensusKind, ConsensusStatus, Head, LedgerView, Location, SignedHeader, SyncStatus, Totals,
+    CallError, CallOutcome, CallRequest, ConsensusStatus, Head, LedgerView, Location, SignedHeader, StateError, StateProof, SyncStatus,
+    Totals,
 };
 
 /// State as of a storage view, without a cache: what queries read, so that they can neither see half a block nor push the hot state
@@ -26,12 +29,9 @@ impl StateReader for ViewState<'_> {
         let bytes = self.0.get(Space::State, &codec::encode_key(key))?;
         bytes.map(|bytes| codec::decode_value(key, &bytes)).transpose()
     }
-}
 
-impl BlockHashes for ViewState<'_> {
-    fn block_hash(&self, number: u64) -> Result<Option<B256>, StorageError> {
-        let bytes = self.0.get(Space::Header, &height_key(number))?;
-        Ok(bytes.map(|bytes| records::decode_header(&bytes)).transpose()?.map(|(header, _)| header.hash()))
+    fn node(&self, hash: &B256) -> Result<Option<Bytes>, StorageError> {
+        Ok(self.0.get(Space::Trie, hash.as_slice())?.map(Bytes::from))
     }
 }
 
@@ -55,6 +55,45 @@ impl Ledger {
     fn is_hidden(&self, number: u64) -> bool {
         number > self.head_view().head.header.number
     }
+
+    /// The header of a block that `view` shows, `None` for its head.
+    fn header_at(&self, view: &HeadView, number: Option<u64>) -> Result<BlockHeader, StateError> {
+        let head = &view.head.header;
+        match number {
+            None => Ok(head.clone()),
+            Some(number) if number == head.number => Ok(head.clone()),
+            Some(number) if number > head.number => Err(StateError::NoSuchBlock),
+            Some(number) => {
+                let bytes = view.storage.get(Space::Header, &height_key(number))?.ok_or(StateError::NoSuchBlock)?;
+                Ok(records::decode_header(&bytes)?.0)
+            }
+        }
+    }
+
+    /// Reads the state of a block, `None` for the head. What reads rows of an earlier block has no result.
+    fn with_state<T>(
+        &self,
+        number: Option<u64>,
+        read: impl FnOnce(&dyn StateReader, &BlockHeader) -> Result<T, StorageError>,
+    ) -> Result<T, StateError> {
+        let view = self.head_view();
+        let header = self.header_at(&view, number)?;
+        let latest = ViewState(&*view.storage);
+        if header.number == view.head.header.number {
+            return Ok(read(&latest, &header)?);
+        }
+        if self.config().genesis.state != StateKind::Mpt {
+            return Err(StateError::NotKept);
+        }
+        let state = TrieState::new(account_root(&header), &latest);
+        let result = read(&state, &header);
+        if state.asked_for_tables() { Err(StateError::Tables) } else { Ok(result?) }
+    }
+}
+
+/// Root of a block's account trie. Block 0 has no accounts, and zero in its header.
+fn account_root(header: &BlockHeader) -> B256 {
+    if header.number == 0 { EMPTY_ROOT } else { header.state_root }
 }
 
 impl LedgerView for Ledger {
@@ -111,25 +150,48 @@ impl LedgerView for Ledger {
         self.pool.count()
     }
 
-    fn code(&self, address: Address) -> Result<Bytes, StorageError> {
-        let view = self.head_view();
-        let state = ViewState(&*view.storage);
-        let Some(StateValue::Account(account)) = state.read(&StateKey::Account(address))? else { return Ok(Bytes::new()) };
-        match state.read(&StateKey::Code(account.code_hash))? {
-            Some(StateValue::Code(code)) if account.has_code() => Ok(code),
-            _ => Ok(Bytes::new()),
+    fn code(&self, address: Address, number: Option<u64>) -> Result<Bytes, StateError> {
+        self.with_state(number, |state, _| {
+            let Some(StateValue::Account(account)) = state.read(&StateKey::Account(address))? else { return Ok(Bytes::new()) };
+            match state.read(&StateKey::Code(account.code_hash))? {
+                Some(StateValue::Code(code)) if account.has_code() => Ok(code),
+                _ => Ok(Bytes::new()),
+            }
+        })
+    }
+
+    fn storage_at(&self, address: Address, slot: U256, number: Option<u64>) -> Result<U256, StateError> {
+        self.with_state(number, |state, _| {
+            let incarnation = match state.read(&StateKey::Account(address))? {
+                Some(StateValue::Account(account)) => account.incarnation,
+                _ => 0,
+            };
+            match state.read(&StateKey::Slot(address, incarnation, slot))? {
+                Some(StateValue::Slot(value)) => Ok(value),
+                _ => Ok(U256::ZERO),
+            }
+        })
+    }
+
+    fn account_proof(&self, address: Address, slots: &[U256], number: Option<u64>) -> Result<StateProof, StateError> {
+        if self.config().genesis.state != StateKind::Mpt {
+            return Err(StateError::NoProofs);
         }
+        let view = self.head_view();
+        let header = self.header_at(&view, number)?;
+        let account = TrieState::new(account_root(&header), &ViewState(&*view.storage)).prove(address, slots)?;
+        Ok(StateProof { number: header.number, account })
     }
 
     fn call(&self, request: CallRequest) -> Result<CallOutcome, CallError> {
-        let view = self.head_view();
-        let state = ViewState(&*view.storage);
-        let header = &view.head.header;
-        let environment =
-            BlockEnvironment { number: header.number, timestamp_ms: header.timestamp_ms, tx_gas_limit: self.epoch().tx_gas_limit };
         let message = CallMessage { from: request.from, to: request.to, data: request.data, value: request.value };
-        let result = with_executor(self.rules(), |executor| executor.call(&state, &state, &environment, &message))?;
-        Ok(CallOutcome { number: header.number, status: result.status, output: result.output })
+        let tx_gas_limit = self.epoch().tx_gas_limit;
+        let outcome = self.with_state(request.number, |state, header| {
+            let environment = BlockEnvironment { number: header.number, timestamp_ms: header.timestamp_ms, tx_gas_limit };
+            let result = with_executor(self.rules(), |executor| executor.call(state, self, &environment, &message))?;
+            Ok(CallOutcome { number: header.number, status: result.status, output: result.output })
+        });
+        Ok(outcome?)
     }
 
     fn system_config(&self, key: &str) -> Result<Option<String>, StorageError> {
@@ -150,13 +212,14 @@ impl LedgerView for Ledger {
         let epoch = self.epoch();
         let own = self.config.key.node_id();
         ConsensusStatus {
-            kind: ConsensusKind::Pbft,
+            kind: self.config.genesis.consensus.kind(),
             index: epoch.index_of(&own),
             max_faulty: u32::try_from(epoch.max_faulty()).unwrap_or(u32::MAX),
             view: engine.view,
             to_view: engine.to_view,
             leader_failed: engine.to_view != engine.view,
             views: epoch.sealers.iter().map(|sealer| (*sealer, view_of(&engine, sealer, &own))).collect(),
+            leader: engine.leader.and_then(|leader| epoch.index_of(&leader)),
             sealers: epoch.sealers.clone(),
         }
     }

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use millrace_access::blockchain::facts::{ChainFacts, Get};
-use millrace_access::blockchain::read_header;
 use millrace_access::blockchain::records::corrupt;
+use millrace_access::blockchain::{read_commitment, read_header};
 use millrace_base::{Bytes, ChainId, GroupId};
 use millrace_core::storage::{StorageView, height_key};
 use millrace_core::{Space, StorageError};
@@ -14,9 +14,9 @@ use rayon::prelude::*;
 
 use super::chunk::{ChunkWriter, split, write_manifest};
 use super::manifest::{Kind, Manifest};
-use super::{Progress, SnapshotError, Step, kept_from};
+use super::{Progress, SnapshotError, Step, check_kind, kept_from};
 use crate::state_sum::StateSum;
-use crate::verify::check_signatures;
+use crate::verify::{check_signatures, faults_of_genesis};
 
 /// How often progress is told, in items.
 const TOLD_EVERY: u64 = 1_024;
@@ -86,6 +86,7 @@ fn write(
 ) -> Result<Manifest, SnapshotError> {
     let get: Get<'_> = &|space, key| view.get(space, key);
     let facts = ChainFacts::read(get)?;
+    check_kind(read_commitment(get)?.kind())?;
     let first = kept_from(height);
     if height == 0 {
         return Err(SnapshotError::Impossible("there is nothing but block 0, which every node makes from its genesis file".into()));
@@ -97,17 +98,20 @@ fn write(
     }
     let (header, signatures) = read_header(get, height)?.ok_or_else(|| missing("block header", height))?;
     let hash = header.hash();
-    check_signatures(&header, hash, &signatures).map_err(|detail| corrupt(&format!("block {height}"), detail))?;
+    let (genesis, _) = read_header(get, 0)?.ok_or_else(|| missing("block header", 0))?;
+    check_signatures((&header, hash), &signatures, faults_of_genesis(&genesis))
+        .map_err(|detail| corrupt(&format!("block {height}"), detail))?;
     let mut chunks = write_headers(view, height, ChunkWriter::new(directory, Kind::Headers), progress)?;
     chunks.extend(write_blocks(get, first..=height, ChunkWriter::new(directory, Kind::Blocks), progress)?);
     let (state, sum) = write_state(view, ChunkWriter::new(directory, Kind::State), progress)?;
     chunks.extend(state);
-    if sum.root() != header.state_root {
+    if (sum.root(), sum.root()) != (header.state_root, header.db_hash) {
         let text = format!(
-            "the stored state gives the root {}, the header of block {height} says {}: the database is damaged (see `millrace db verify`), \
-             or the group keeps its state in another form than state.type=storage, of which there are no snapshots",
+            "the stored state gives the root {}, the header of block {height} has state root {} and dbHash {}: the database is damaged (see \
+             `millrace db verify`)",
             sum.root(),
-            header.state_root
+            header.state_root,
+            header.db_hash
         );
         return Err(SnapshotError::Impossible(text));
     }

@@ -55,7 +55,7 @@ impl<'a> HeaderChain<'a> {
             .par_iter()
             .map(|SignedHeader { header, hash, signatures }| match header.number {
                 0 => Ok(BTreeSet::new()),
-                _ => check_signatures(header, *hash, signatures),
+                _ => check_signatures((header, *hash), signatures, self.trust.faults),
             })
             .collect();
         let nobody = || Ok(BTreeSet::new());
@@ -72,7 +72,7 @@ impl<'a> HeaderChain<'a> {
                 self.follow_sealers(&signed.header, &signers, position < first_signed).map_err(at)?;
             }
             let SignedHeader { header, hash, .. } = signed;
-            self.tip = Some(Tip { hash: *hash, timestamp_ms: header.timestamp_ms, state_root: header.state_root });
+            self.tip = Some(Tip::new(header, *hash));
             self.next += 1;
         }
         self.is_anchored |= anchor.is_some();
@@ -89,7 +89,8 @@ impl<'a> HeaderChain<'a> {
         }
         let named: BTreeSet<NodeId> = signers.iter().filter_map(|index| header.sealer_list.get(*index as usize)).copied().collect();
         let known = before.iter().filter(|sealer| named.contains(*sealer)).count();
-        let rules = Epoch { start: 0, sealers: before, tx_count_limit: 0, tx_gas_limit: 0, consensus_timeout_ms: 0 };
+        let rules =
+            Epoch { start: 0, sealers: before, faults: self.trust.faults, tx_count_limit: 0, tx_gas_limit: 0, consensus_timeout_ms: 0 };
         let needed = rules.max_faulty() + 1;
         if known < needed {
             return Err(format!(

@@ -11,15 +11,15 @@ use millrace_access::blockchain::records::{self, decode_receipt, decode_transact
 use millrace_access::blockchain::restore::{self as batches, Tail};
 use millrace_base::{Block, Bytes};
 use millrace_core::storage::Storage;
-use millrace_core::{Batch, Durability, StorageError};
+use millrace_core::{Batch, Durability, StateCommitment, StorageError};
 
 use super::chunk::Snapshot;
 use super::create::sum_pairs;
 use super::headers::{self, HeaderChain, SignedHeader};
 use super::manifest::{Chunk, Kind};
-use super::{Progress, SnapshotError, Step, Trust, kept_from};
+use super::{Progress, SnapshotError, Step, Trust, check_kind, kept_from};
 use crate::state_sum::StateSum;
-use crate::verify::check_content;
+use crate::verify::{Tip, check_content};
 
 /// What a check or a restore found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -121,6 +121,7 @@ impl<'a, 'p> Walk<'a, 'p> {
         target: Option<&'a dyn Storage>,
         progress: &'p mut Progress<'p>,
     ) -> Result<Self, SnapshotError> {
+        check_kind(trust.state)?;
         let manifest = snapshot.manifest();
         if manifest.genesis != trust.genesis {
             let detail =
@@ -249,8 +250,12 @@ impl<'a, 'p> Walk<'a, 'p> {
         }
         let sum = std::mem::take(&mut self.sum);
         let (root, values) = (sum.root(), sum.values());
-        if root != tip.state_root {
-            let detail = format!("its state gives the root {root}, the signed header of block {} says {}", manifest.height, tip.state_root);
+        if (root, root) != (tip.state_root, tip.db_hash) {
+            let Tip { state_root, db_hash, .. } = tip;
+            let detail = format!(
+                "its state gives the root {root}, the signed header of block {} has state root {state_root} and dbHash {db_hash}",
+                manifest.height
+            );
             return Err(snapshot.refuse(detail));
         }
         if values != manifest.state_values {
@@ -259,7 +264,7 @@ impl<'a, 'p> Walk<'a, 'p> {
         let totals = Totals { transactions: manifest.transactions, failed: manifest.failed, number: manifest.counted_at };
         let tail = Tail {
             genesis: manifest.genesis,
-            accumulator: sum.clone().into_accumulator(),
+            commitment: StateCommitment::Storage(sum.clone().into_accumulator()),
             totals,
             epoch_start: manifest.epoch_start,
             kept_from: kept_from(manifest.height),

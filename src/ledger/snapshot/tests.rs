@@ -158,6 +158,35 @@ fn snapshot_of_another_chain_or_without_the_trusted_block_is_refused() {
     assert!(error.contains("there already"), "{error}");
 }
 
+#[test]
+fn group_with_tries_has_no_snapshots_and_takes_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("snapshot");
+    let mut tries = TestChain::with_tries(1);
+    tries.grow(2, 1);
+    let error = make(&tries, &place).unwrap_err().to_string();
+    assert!(error.contains("state.type=mpt") && !place.exists(), "{error}");
+    let chain = chain(4);
+    make(&chain, &place).unwrap();
+    let trust = Trust { state: StateKind::Mpt, ..chain.trust() };
+    let error = load(&place, &trust, &MemoryStorage::new()).unwrap_err().to_string();
+    assert!(error.contains("state.type=mpt"), "{error}");
+}
+
+#[test]
+fn majority_of_signatures_is_enough_for_a_raft_group_and_for_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("snapshot");
+    let mut chain = TestChain::raft(5);
+    chain.grow(4, 1);
+    make(&chain, &place).unwrap();
+    let target: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+    load(&place, &chain.trust(), &*target).unwrap();
+    verify_database(&target, &mut |_| ()).unwrap();
+    let error = check(&place, &Trust { faults: Faults::Byzantine, ..chain.trust() }).unwrap_err().to_string();
+    assert!(error.contains("3 distinct sealers signed, 4 of 5 must"), "{error}");
+}
+
 /// Headers of sealers that change as told; each signed by its own sealers that are in `signers`.
 fn headers(lists: &[&[usize]], signers: &[usize]) -> (Trust, Vec<SignedHeader>) {
     let mut made: Vec<SignedHeader> = Vec::new();
@@ -178,7 +207,7 @@ fn headers(lists: &[&[usize]], signers: &[usize]) -> (Trust, Vec<SignedHeader>) 
         made.push(SignedHeader { header, hash, signatures });
     }
     let sealers = made[1].header.sealer_list.clone();
-    (Trust { genesis: made[0].hash, sealers, block: None }, made)
+    (Trust { genesis: made[0].hash, sealers, faults: Faults::Byzantine, state: StateKind::Storage, block: None }, made)
 }
 
 fn follow(trust: &Trust, headers: &[SignedHeader]) -> Result<u64, String> {

@@ -29,7 +29,9 @@ use super::session::{Action, SessionState};
 use super::topics::{SessionId, TopicBoard};
 use crate::error::RpcError;
 use crate::gateway::{Caller, Front, Gateway, Receipt};
-use crate::limits::{MAX_QUEUED_BYTES, MAX_REQUEST_BYTES, MAX_REQUESTS, MAX_SESSION_REQUEST_BYTES, MAX_SESSION_REQUESTS};
+use crate::limits::{
+    GO_SDK_RECEIPT_DELAY, MAX_QUEUED_BYTES, MAX_REQUEST_BYTES, MAX_REQUESTS, MAX_SESSION_REQUEST_BYTES, MAX_SESSION_REQUESTS,
+};
 use crate::quota::Quotas;
 use pushes::Pushes;
 
@@ -236,6 +238,19 @@ impl Hub {
         }
     }
 
+    /// Sends receipts: at once, or to a client that cannot stand them right behind the reply, a moment later. What waits is bounded by
+    /// what the session may have awaited, and by the moment.
+    fn send_receipts(self: &Arc<Self>, session: &Session, frames: Vec<Frame>) {
+        if !session.state.lock().wants_late_receipts() {
+            return frames.iter().for_each(|frame| self.send(session, frame));
+        }
+        let (hub, id) = (Arc::clone(self), session.id);
+        self.parts.runtime.spawn(async move {
+            tokio::time::sleep(GO_SDK_RECEIPT_DELAY).await;
+            frames.iter().for_each(|frame| hub.send_to(id, frame));
+        });
+    }
+
     fn end(&self, session: &Session, reason: &str) {
         tracing::warn!(address = %session.address, session = session.id, subject = %session.identity.subject, reason, "channel session ended by the node");
         self.wire.close(session.id);
@@ -281,11 +296,13 @@ impl Hub {
         });
     }
 
-    fn finish_request(&self, session: &Session, origin: Origin, reply: Vec<u8>, length: usize) {
+    fn finish_request(self: &Arc<Self>, session: &Session, origin: Origin, reply: Vec<u8>, length: usize) {
         // First the reply, then the receipts that came before it.
         self.send(session, &Frame::new(kind::RPC, origin.sequence, reply));
         let ready = self.receipts.lock().answered(origin);
-        ready.iter().for_each(|frame| self.send(session, frame));
+        if !ready.is_empty() {
+            self.send_receipts(session, ready);
+        }
         session.load.remove(length);
         self.load.remove(length);
         if !self.is_busy() {

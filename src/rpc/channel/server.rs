@@ -5,7 +5,7 @@
 //!    give the same [`TopicBoard`] to the gateway of the HTTP server.
 //! 2. A listener of the pipeline's notify stage calls [`ChannelServer::block_committed`] and [`ChannelServer::transactions_expired`].
 //! 3. The network calls [`ChannelServer::peer_connected`], [`ChannelServer::peer_message`] and [`ChannelServer::peer_gone`].
-//! 4. A reload of the configuration calls [`AllowLists::set`] on its clone of the lists.
+//! 4. A reload of the configuration calls [`AllowLists::set`] on its clone of the lists, one of the certificates [`ChannelServer::set_tls`].
 //! 5. [`ChannelServer::stop`], before the pipeline stops.
 
 use std::collections::BTreeMap;
@@ -71,6 +71,7 @@ impl ChannelConfig {
 pub struct ChannelServer {
     address: SocketAddr,
     hub: Arc<Hub>,
+    transport: Arc<Transport>,
     peers: Arc<dyn AmopPeers>,
     stopping: watch::Sender<bool>,
     runtime: Option<Runtime>,
@@ -117,8 +118,8 @@ impl ChannelServer {
         transport.attach(Arc::clone(&hub));
         let threads = hub.start_pushes().map_err(no_threads)?;
         let (stopping, stop) = watch::channel(false);
-        runtime.spawn(transport.run(listener, stop));
-        Ok(Self { address, hub, peers, stopping, runtime: Some(runtime), threads })
+        runtime.spawn(Arc::clone(&transport).run(listener, stop));
+        Ok(Self { address, hub, transport, peers, stopping, runtime: Some(runtime), threads })
     }
 
     /// Where it listens.
@@ -129,6 +130,11 @@ impl ChannelServer {
     /// Sessions that are open.
     pub fn session_count(&self) -> usize {
         self.hub.session_count()
+    }
+
+    /// Uses other certificates, made by [`super::tls::server_config`], for connections that come from now on; open sessions go on.
+    pub fn set_tls(&self, tls: Arc<ServerConfig>) {
+        self.transport.set_tls(tls);
     }
 
     /// A block is durable and visible to queries. Returns at once.

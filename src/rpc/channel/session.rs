@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::frame::{Frame, MAX_TOPIC_BYTES, Sequence, kind, split_topic};
-use super::version::{Handshake, Version, negotiate};
+use super::version::{Handshake, Version, is_go_sdk, negotiate};
 use crate::limits::{IDLE_LIMIT_MS, MAX_CONTROL_BYTES, MAX_SESSION_TOPICS};
 
 /// What a frame leads to.
@@ -56,6 +56,7 @@ pub struct Verdict {
 #[derive(Debug)]
 pub struct SessionState {
     version: Version,
+    is_go_sdk: bool,
     node_version: String,
     last_traffic_ms: u64,
 }
@@ -63,12 +64,17 @@ pub struct SessionState {
 impl SessionState {
     /// A session that begins at `now_ms` on a node of this `compatibility.supported_version`.
     pub fn new(node_version: &str, now_ms: u64) -> Self {
-        Self { version: Version::One, node_version: node_version.to_owned(), last_traffic_ms: now_ms }
+        Self { version: Version::One, is_go_sdk: false, node_version: node_version.to_owned(), last_traffic_ms: now_ms }
     }
 
     /// The dialect agreed on.
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// Whether receipts must keep a distance from the replies to their transactions ([`is_go_sdk`]).
+    pub fn wants_late_receipts(&self) -> bool {
+        self.is_go_sdk
     }
 
     /// What a frame from the client leads to.
@@ -119,6 +125,7 @@ impl SessionState {
         match negotiate(&frame.body) {
             Handshake::Agreed(version) => {
                 self.version = version;
+                self.is_go_sdk = is_go_sdk(&frame.body);
                 Some(Action::Send(Frame::new(kind::HANDSHAKE, frame.sequence, version.handshake_reply(&self.node_version))))
             }
             Handshake::Disjoint => Some(Action::Close("the client knows none of the protocol versions 1 to 3".into())),

@@ -54,8 +54,11 @@ pub fn provider() -> CryptoProvider {
     provider
 }
 
+/// The port's side of TLS, ready for use.
+pub type PortTls = Arc<ServerConfig>;
+
 /// The port's side of TLS.
-pub fn server_config(files: &TlsFiles, rule: IssuerRule) -> Result<Arc<ServerConfig>, Fault> {
+pub fn server_config(files: &TlsFiles, rule: IssuerRule) -> Result<PortTls, Fault> {
     let chain = certificates(&files.certificate)?;
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| unusable(&files.key, "key", &error.to_string()))?;
     let mut roots = RootCertStore::empty();

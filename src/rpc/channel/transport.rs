@@ -83,7 +83,8 @@ impl Handle {
 
 /// All connections.
 pub struct Transport {
-    tls: Arc<ServerConfig>,
+    /// For connections that come from now on.
+    tls: RwLock<Arc<ServerConfig>>,
     limits: Limits,
     hub: OnceLock<Arc<Hub>>,
     handles: RwLock<HashMap<SessionId, Arc<Handle>>>,
@@ -99,7 +100,7 @@ impl Transport {
         let Limits { connections, connections_per_address, handshakes_per_address, .. } = limits;
         let counts = Counts::new(Caps { connections, connections_per_address, handshakes_per_address });
         Arc::new(Self {
-            tls,
+            tls: RwLock::new(tls),
             limits,
             hub: OnceLock::new(),
             handles: RwLock::default(),
@@ -113,6 +114,15 @@ impl Transport {
     pub fn attach(&self, hub: Arc<Hub>) {
         let is_first = self.hub.set(hub).is_ok();
         assert!(is_first, "a transport serves one hub");
+    }
+
+    fn tls(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.tls.read())
+    }
+
+    /// Uses other certificates for connections that come from now on; open sessions go on.
+    pub fn set_tls(&self, tls: Arc<ServerConfig>) {
+        *self.tls.write() = tls;
     }
 
     fn hub(&self) -> &Arc<Hub> {

@@ -55,6 +55,12 @@ pub fn negotiate(body: &[u8]) -> Handshake {
     }
 }
 
+/// Whether a handshake is go-sdk's. Its reader keeps a lock while it hands a receipt over to the goroutine that sent the transaction; if
+/// that one has read the reply but not yet taken the same lock, both wait for ever, and with them all others of the session.
+pub fn is_go_sdk(body: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(body).is_ok_and(|offer| offer["clientType"] == "Go-SDK")
+}
+
 impl Version {
     /// The reply to a handshake.
     pub fn handshake_reply(self, node_version: &str) -> Vec<u8> {
@@ -104,6 +110,14 @@ mod tests {
         assert_eq!(negotiate(b"{}"), Handshake::Agreed(Version::One));
         for unreadable in ["xx", "", "[]", "5", r#"{"minimumSupport":"1","maximumSupport":"3","clientType":5}"#] {
             assert_eq!(negotiate(unreadable.as_bytes()), Handshake::Unreadable, "{unreadable}");
+        }
+    }
+
+    #[test]
+    fn go_sdk_is_known_by_its_handshake() {
+        assert!(is_go_sdk(br#"{"minimumSupport":1,"maximumSupport":3,"clientType":"Go-SDK"}"#));
+        for other in [&br#"{"minimumSupport":1,"maximumSupport":3,"clientType":"java-sdk"}"#[..], b"{}", b"5", b""] {
+            assert!(!is_go_sdk(other));
         }
     }
 

@@ -23,7 +23,8 @@ struct CallView<'a> {
 
 pub fn call(context: &Context, arguments: &Arguments<'_>) -> Outcome {
     let ledger = context.member_ledger(arguments.integer(0))?;
-    let request = request(arguments.object(1))?;
+    let number = arguments.optional_text(2).map(params::height).transpose()?;
+    let request = CallRequest { number, ..request(arguments.object(1))? };
     let outcome = ledger.call(request).map_err(|error| RpcError::call(&error))?;
     Answer::of(&CallView {
         current_block_number: Quantity::of(outcome.number),
@@ -48,7 +49,7 @@ fn request(object: &RawValue) -> Result<CallRequest, RpcError> {
     }
     let data = data.map(as_data).transpose()?.flatten();
     let code = code.map(as_data).transpose()?.flatten();
-    Ok(CallRequest { from, to, data: code.or(data).unwrap_or_default(), value })
+    Ok(CallRequest { from, to, data: code.or(data).unwrap_or_default(), value, number: None })
 }
 
 /// The text of a string, number or flag; null is empty; arrays and objects cannot be converted.

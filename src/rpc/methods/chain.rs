@@ -1,4 +1,4 @@
-//! Methods about blocks, headers, counters, code and settings of a group (`spec/client-protocol.md` 2.7).
+//! Methods about blocks, headers, counters and settings of a group (`spec/client-protocol.md` 2.7).
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::Context;
 use crate::envelope::{Answer, Outcome};
 use crate::error::RpcError;
 use crate::params::{self, Arguments};
-use crate::views::{BlockView, Hex, Quantity, Transactions};
+use crate::views::{BlockView, Quantity, Transactions};
 
 /// On-chain settings that clients may ask for.
 const SYSTEM_KEYS: [&str; 6] =
@@ -91,12 +91,6 @@ pub fn totals(context: &Context, arguments: &Arguments<'_>) -> Outcome {
         failed_tx_sum: Quantity::of(totals.failed),
         tx_sum: Quantity::of(totals.transactions),
     })
-}
-
-pub fn code(context: &Context, arguments: &Arguments<'_>) -> Outcome {
-    let ledger = context.member_ledger(arguments.integer(0))?;
-    let address = params::address(arguments.text(1))?;
-    Answer::of(&Hex(&ledger.code(address).map_err(|error| RpcError::storage(&error))?))
 }
 
 pub fn system_config(context: &Context, arguments: &Arguments<'_>) -> Outcome {

@@ -173,6 +173,9 @@ pub fn consensus_status(context: &Context, arguments: &Arguments<'_>) -> Outcome
     }
     put("toView", status.to_view.into());
     if status.kind == ConsensusKind::Raft {
+        let leader = status.leader.and_then(|leader| status.sealers.get(leader as usize));
+        facts.insert("leaderId".into(), leader.map(ToString::to_string).unwrap_or_default().into());
+        facts.insert("leaderIdx".into(), status.leader.unwrap_or(NO_INDEX).into());
         return Answer::of(&json!([facts]));
     }
     let views: Vec<_> = status.views.iter().map(|(id, view)| json!({"nodeId": id.to_string(), "view": view})).collect();

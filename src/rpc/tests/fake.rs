@@ -85,13 +85,20 @@ impl LedgerView for FakeLedger {
     fn pending_count(&self) -> usize {
         self.state.lock().unwrap().pending.len()
     }
-    fn code(&self, address: Address) -> Result<Bytes, StorageError> {
+    fn code(&self, address: Address, _: Option<u64>) -> Result<Bytes, StateError> {
         let gate = self.state.lock().unwrap().code_gate.clone();
         if let Some(gate) = gate {
             drop(gate.lock());
         }
         assert_ne!(address, Address::repeat_byte(0xff), "a bug inside the node, on request of a test");
         Ok(self.contract.clone().filter(|(contract, _)| *contract == address).map(|(_, code)| code).unwrap_or_default())
+    }
+
+    fn storage_at(&self, _: Address, _: U256, _: Option<u64>) -> Result<U256, StateError> {
+        Ok(U256::ZERO)
+    }
+    fn account_proof(&self, _: Address, _: &[U256], _: Option<u64>) -> Result<StateProof, StateError> {
+        Err(StateError::NoProofs)
     }
 
     /// The recorded contract: one getter, everything else reverts; accounts have no code; 0x4 copies.
@@ -127,6 +134,7 @@ impl LedgerView for FakeLedger {
             index: self.member.then_some(0),
             sealers: self.sealers.clone(),
             max_faulty: 0,
+            leader: None,
             view,
             to_view: view,
             leader_failed: false,

@@ -42,7 +42,7 @@ fn every_method_survives_every_wrong_parameter() {
     for method in METHODS {
         let declared = match method.shape {
             Shape::Unchecked => 1,
-            Shape::Exactly(parameters) => parameters.len(),
+            Shape::Exactly(parameters) | Shape::AtLeast(_, parameters) => parameters.len(),
         };
         for filler in nonsense {
             let mut bodies = vec![filler.to_owned(), format!("[{}]", vec![filler; declared].join(","))];

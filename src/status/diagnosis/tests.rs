@@ -43,6 +43,28 @@ fn loss_of_quorum_comes_first_and_names_who_is_missing_since_when_and_why() {
 }
 
 #[test]
+fn raft_group_is_judged_by_its_majority_and_speaks_of_terms_and_elections() {
+    let status = node_with(3, |group| {
+        (group.consensus.kind, group.consensus.quorum) = ("raft".into(), 2);
+        (group.consensus.view, group.consensus.to_view, group.consensus.leader) = (4, 5, None);
+        lose(group, 1, 5_000);
+        group.consensus.sealers[2].view = 5;
+    });
+    let (level, texts) = of_group(&status);
+    assert_eq!(level, Level::Degraded);
+    let said = texts.join("\n");
+    for part in [
+        "2 of 3 sealers are connected, 2 are needed",
+        "no leader in term 4",
+        "With a majority connected",
+        "Terms differ: this node is in term 4",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(text::why(&status, &diagnose(&status)).contains(", term 4)"));
+}
+
+#[test]
 fn alone_among_two_or_four_says_how_many_must_come_back() {
     let alone = |count: usize| {
         let status = node_with(count, |group| (1..count).for_each(|node| lose(group, node, 1_000)));
@@ -195,7 +217,7 @@ fn full_pool_stopped_groups_certificates_and_doubled_identities_are_named() {
     let full = node_with(1, |group| group.pool.transactions = 140_000);
     assert!(of_group(&full).1[0].contains("140000 of 150000"));
     let mut status = node(1);
-    status.groups.push(GroupReport { group: 2, state: GroupState::Stopped, running: None });
+    status.groups.push(GroupReport { group: 2, state: GroupState::Stopped, error: None, running: None });
     assert_eq!(diagnose(&status).level(), Level::Healthy);
     status.certificates[1].days_left = 29;
     status.certificates[0].days_left = -2;

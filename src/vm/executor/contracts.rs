@@ -101,11 +101,9 @@ impl<'a> Contracts<'a> {
         guards::may_write_storage(&self.journal, contract, self.origin, self.block.number)
     }
 
-    /// Makes the origin the manager of a contract that it creates. Contracts of forks have none: the committee alone manages them.
+    /// Makes the origin the manager of a contract that it creates.
     pub fn record_creator(&mut self, contract: Address) {
-        if self.schedule.is_2x() {
-            guards::record_creator(&mut self.journal, contract, self.origin);
-        }
+        guards::record_creator(&mut self.journal, contract, self.origin);
     }
 
     /// Refuses a call of a frozen contract; its gas comes back.

@@ -149,6 +149,21 @@ fn addresses_come_from_creations_alone() {
 }
 
 #[test]
+fn who_creates_a_contract_manages_it_under_all_rules() {
+    for rules in [FISCO2, CANCUN] {
+        let mut chain = Chain::new(rules);
+        let contract = chain.deploy(&hex!("00"));
+        let life_cycle = Address::with_last_byte(0x07) | Address::from_slice(&[&[0; 18][..], &[0x10, 0]].concat());
+        let about = |selector: [u8; 4]| [&selector[..], &[0; 12], contract.as_slice()].concat();
+        let listed = chain.call(life_cycle, &about(hex!("c5252d0e"))).output;
+        assert_eq!(listed[listed.len() - 20..], cow().address()[..]);
+        // freeze(address): then calls are refused.
+        assert_eq!(chain.send(life_cycle, &about(hex!("8d1fdf2f"))).receipt.output[31], 1);
+        assert_eq!(chain.send(contract, &[0; 4]).receipt.status, 30);
+    }
+}
+
+#[test]
 fn the_same_code_is_stored_once() {
     let mut chain = Chain::new(FISCO2);
     let is_code = |write: &(StateKey, Option<StateValue>)| matches!(write.0, StateKey::Code(_));

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
+use millrace_base::GroupId;
+
 use super::{Event, LOOK_US, World};
-use crate::process::Fault;
+use crate::process::{Fault, Plan};
 
 impl World {
     /// One thing goes wrong, or is mended.
@@ -19,6 +21,7 @@ impl World {
             8 if self.options.has_partitions => self.mend(),
             9 if self.options.has_full_disks => self.fill_disk(),
             10 if self.options.skew_ms > 0 => self.shift_clock(),
+            11 if self.options.has_group_steps => self.close_group(),
             _ => self.choose_sides(),
         }
         let after_us = 100_000 + self.dice.below(1_200_000);
@@ -83,6 +86,39 @@ impl World {
         self.tell_links();
     }
 
+    /// A group is closed on one node, and opened again a while later.
+    fn close_group(&mut self) {
+        let place = self.any();
+        let groups: Vec<GroupId> = self.groups.keys().copied().collect();
+        let group = groups[self.dice.index(groups.len())];
+        if self.processes[place].close_group(group) {
+            self.note(|| format!("process {place} closes group {group}"));
+            let life = self.processes[place].life;
+            let after_us = 200_000 + self.dice.below(3_000_000);
+            self.plan(after_us, Event::Reopen { place, life, group });
+            self.schedule(place);
+            self.tell_links();
+        }
+    }
+
+    pub(super) fn reopen(&mut self, place: usize, life: u32, group: GroupId) -> Result<(), String> {
+        let Self { processes, options, groups, network, .. } = self;
+        let process = &mut processes[place];
+        if process.life != life {
+            return Ok(());
+        }
+        let is_open = process.open_group(group, &Plan { options, groups, network }).map_err(|error| format!("process {place}: {error}"))?;
+        if !is_open {
+            self.plan(50_000, Event::Reopen { place, life, group });
+            return Ok(());
+        }
+        self.note(|| format!("process {place} opens group {group}"));
+        self.oracle.closed(place, group);
+        self.schedule(place);
+        self.tell_links();
+        Ok(())
+    }
+
     fn fill_disk(&mut self) {
         let place = self.any();
         let is_full = self.dice.percent(50);
@@ -122,6 +158,7 @@ impl World {
             for group in running.ledgers.keys() {
                 running.inlets.sync.peers_changed(*group);
             }
+            running.inlets.peers.changed();
             self.schedule(place);
         }
     }

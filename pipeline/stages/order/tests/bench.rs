@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use millrace_access::txpool::Submitter;
 use millrace_administration::engine::{EngineStatus, Proposal, ProposalHeader};
 use millrace_base::{Address, KeyPair, Transaction, U256};
-use millrace_core::Durability;
 use millrace_core::storage::memory::MemoryStorage;
+use millrace_core::storage::{StorageView, Visit};
+use millrace_core::{Durability, Space, Storage, StorageError};
 use millrace_ledger::{Genesis, LedgerConfig};
 use millrace_vm::EvmRules;
 use parking_lot::Mutex;
@@ -19,6 +21,7 @@ use super::*;
 use crate::runtime::{Pinning, Policy, QueueSpec, TopologyBuilder};
 use crate::stages::commit::{CommitOutputs, CommitStage};
 use crate::stages::execute::ExecuteStage;
+use crate::topology::Crew;
 
 /// When every test begins.
 pub const FIRST_MS: u64 = 1_700_000_000_000;
@@ -210,6 +213,59 @@ impl Engine for TestEngine {
     }
 }
 
+/// A database on a server that may be away.
+struct TestStorage {
+    below: MemoryStorage,
+    is_away: Arc<AtomicBool>,
+}
+
+impl TestStorage {
+    fn reached(&self) -> Result<&MemoryStorage, StorageError> {
+        match self.is_away.load(Ordering::Relaxed) {
+            true => Err(StorageError::Unavailable { place: "the test".into(), detail: "away".into() }),
+            false => Ok(&self.below),
+        }
+    }
+}
+
+impl Storage for TestStorage {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        self.reached()?.get(space, key)
+    }
+
+    fn multi_get(&self, space: Space, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StorageError> {
+        self.reached()?.multi_get(space, keys)
+    }
+
+    fn scan(&self, space: Space, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), StorageError> {
+        self.reached()?.scan(space, prefix, from, visit)
+    }
+
+    fn height(&self) -> Result<Option<u64>, StorageError> {
+        self.reached()?.height()
+    }
+
+    fn commit(&self, height: u64, batch: &millrace_core::Batch, durability: Durability) -> Result<(), StorageError> {
+        self.reached()?.commit(height, batch, durability)
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn StorageView>, StorageError> {
+        self.reached()?.snapshot()
+    }
+
+    fn checkpoint(&self, directory: &std::path::Path) -> Result<(), StorageError> {
+        self.reached()?.checkpoint(directory)
+    }
+
+    fn verify(&self) -> Result<(), StorageError> {
+        self.reached()?.verify()
+    }
+
+    fn stats(&self) -> Result<Vec<(String, String)>, StorageError> {
+        self.reached()?.stats()
+    }
+}
+
 type Scripts = Arc<Mutex<BTreeMap<GroupId, Arc<Mutex<Script>>>>>;
 
 /// See the module.
@@ -224,6 +280,8 @@ pub struct Bench {
     to_order: Sender<ToOrder>,
     to_execute: Fanout<ToExecute>,
     to_commit: Fanout<ToCommit>,
+    /// Whether the databases of all groups are away.
+    pub is_away: Arc<AtomicBool>,
     /// Taken from the queue to execution and not run yet.
     held: VecDeque<ToExecute>,
     pool_count: usize,
@@ -271,7 +329,7 @@ impl Bench {
         let commit_outputs = CommitOutputs { order: to_order.clone(), execute: to_execute.clone(), notify: to_notify, sync: to_sync };
         Self {
             stage: OrderStage::new(parts, outputs),
-            execute: ExecuteStage::new(to_order.clone()),
+            execute: ExecuteStage::new(to_order.clone(), Crew::alone()),
             commit: CommitStage::new(commit_outputs),
             clock,
             outside,
@@ -280,6 +338,7 @@ impl Bench {
             to_order,
             to_execute,
             to_commit,
+            is_away: Arc::default(),
             held: VecDeque::new(),
             pool_count,
             next_frame: 0,
@@ -301,10 +360,12 @@ impl Bench {
             group: group(id),
             timestamp_ms: 1,
             sealers: [2, 3, 4].map(node).to_vec(),
+            consensus: millrace_ledger::genesis::Consensus::Pbft,
             tx_count_limit: 1_000,
             tx_gas_limit: 300_000_000,
             consensus_timeout_s: 3,
             rules: EvmRules::default(),
+            state: millrace_core::StateKind::Storage,
             mark: "test".into(),
         };
         let config = LedgerConfig {
@@ -321,7 +382,7 @@ impl Bench {
         };
         let storage = match self.ledgers.get(&group(id)) {
             Some(ledger) => Arc::clone(ledger.chain().storage()),
-            None => Arc::new(MemoryStorage::new()),
+            None => Arc::new(TestStorage { below: MemoryStorage::new(), is_away: Arc::clone(&self.is_away) }),
         };
         let ledger = Arc::new(Ledger::open(config, storage).unwrap());
         self.ledgers.insert(group(id), Arc::clone(&ledger));
@@ -332,6 +393,14 @@ impl Bench {
         let done = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&done);
         self.hand(ToOrder::Close(group(id), Box::new(move || told.store(true, Ordering::Release))));
+        done
+    }
+
+    /// As [`Self::close`], for a group that does not come to its end.
+    pub fn abandon(&mut self, id: i64) -> Arc<AtomicBool> {
+        let done = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&done);
+        self.hand(ToOrder::Abandon(group(id), Box::new(move || told.store(true, Ordering::Release))));
         done
     }
 
@@ -475,6 +544,14 @@ impl Bench {
         let ran = ran || !back.is_empty();
         self.stage.handle(&mut back);
         ran
+    }
+
+    /// Lets the time of the stages behind come at which they try again, and runs them.
+    pub fn try_again(&mut self) {
+        let later = Instant::now() + Duration::from_secs(60);
+        self.execute.tick(later);
+        self.commit.tick(later);
+        self.run_stages();
     }
 
     /// Runs the stages behind until nothing is left to do.

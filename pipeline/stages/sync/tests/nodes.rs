@@ -48,10 +48,12 @@ fn open(sealers: &[NodeId], own: usize) -> Arc<Ledger> {
         group: group(),
         timestamp_ms: 1,
         sealers: sealers.to_vec(),
+        consensus: millrace_ledger::genesis::Consensus::Pbft,
         tx_count_limit: 1_000,
         tx_gas_limit: 300_000_000,
         consensus_timeout_s: 3,
         rules: EvmRules::default(),
+        state: millrace_core::StateKind::Storage,
         mark: "test".into(),
     };
     let config = LedgerConfig {
@@ -80,7 +82,7 @@ fn execute(ledger: &Ledger, timestamp_ms: u64, sealer: u64, transactions: Vec<Ve
         sealer_list: epoch.sealers.clone(),
         transactions,
         state: ledger.chain().state(),
-        accumulator: &ledger.chain().accumulator().unwrap(),
+        commitment: &ledger.chain().commitment().unwrap(),
         hashes: ledger.chain(),
     };
     BlockExecutor::new(ledger.rules()).execute(order).unwrap()
@@ -122,11 +124,11 @@ impl Chain {
     pub fn next_block(&mut self, transactions: usize) -> Commit {
         let transactions = (0..transactions).map(|_| self.transaction()).collect();
         let timestamp_ms = self.ledger.head().timestamp_ms + 1;
-        let ExecutedBlock { mut block, writes, accumulator } = execute(&self.ledger, timestamp_ms, 0, transactions);
+        let ExecutedBlock { mut block, writes, nodes, commitment } = execute(&self.ledger, timestamp_ms, 0, transactions);
         let sign = |(index, key): (u32, &KeyPair)| BlockSignature { index, signature: key.sign(block.hash) };
         let signatures = (0..).zip(&self.keys[..self.signers]).map(sign).collect();
         block.signatures = signatures;
-        let commit = Commit { block: Arc::new(block), writes, accumulator, epoch_start: None };
+        let commit = Commit { block: Arc::new(block), writes, nodes, commitment, epoch_start: None };
         self.ledger.commit(std::slice::from_ref(&commit)).unwrap();
         commit
     }
@@ -204,10 +206,10 @@ impl TakesFinalBlocks {
             return Err("no quorum".into());
         }
         let executed = execute(&self.ledger, block.header.timestamp_ms, block.header.sealer, block.transactions);
-        let ExecutedBlock { block: mut own, writes, accumulator } = executed;
+        let ExecutedBlock { block: mut own, writes, nodes, commitment } = executed;
         assert_eq!(own.hash, hash, "execution is deterministic");
         own.signatures = block.signatures;
-        self.ledger.commit(&[Commit { block: Arc::new(own), writes, accumulator, epoch_start: None }]).unwrap();
+        self.ledger.commit(&[Commit { block: Arc::new(own), writes, nodes, commitment, epoch_start: None }]).unwrap();
         let _ = self.sync.send(ToSync::Committed(group()));
         Ok(())
     }
@@ -297,7 +299,8 @@ impl Cluster {
             .map(|commit| Commit {
                 block: Arc::clone(&commit.block),
                 writes: commit.writes.clone(),
-                accumulator: commit.accumulator.clone(),
+                nodes: commit.nodes.clone(),
+                commitment: commit.commitment.clone(),
                 epoch_start: commit.epoch_start,
             })
             .collect();

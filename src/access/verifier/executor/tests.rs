@@ -1,9 +1,9 @@
 //! The block around a simple machine: each transaction adds its nonce to a slot.
 
 use super::*;
-use millrace_base::{Address, KeyPair, Transaction, U256};
+use millrace_base::{Address, KeyPair, Transaction, U256, merkle};
 use millrace_core::overlay::{Layer, LayeredState};
-use millrace_core::{StateKey, StateValue};
+use millrace_core::{StateKey, StateKind, StateValue};
 
 struct Adder;
 
@@ -64,9 +64,9 @@ struct After {
 }
 
 fn execute(before: Option<&After>, nonces: &[u64]) -> Result<After, StorageError> {
-    let empty = StateAccumulator::new();
+    let empty = StateCommitment::empty(StateKind::Storage);
     let below: Arc<dyn StateReader + Send + Sync> = before.map_or_else(|| Arc::new(Nothing) as Arc<_>, |before| Arc::clone(&before.state));
-    let executed = BlockExecutor::with_runner(Adder).execute(BlockOrder {
+    let executed = BlockExecutor::with_runner(|| Adder, Crew::alone()).execute(BlockOrder {
         parent_hash: before.map_or(B256::ZERO, |before| before.executed.block.hash),
         number: before.map_or(1, |before| before.executed.block.header.number + 1),
         timestamp_ms: 1_700_000_000_000,
@@ -75,10 +75,10 @@ fn execute(before: Option<&After>, nonces: &[u64]) -> Result<After, StorageError
         sealer_list: vec![NodeId([1; 64])],
         transactions: transactions(nonces),
         state: Arc::clone(&below),
-        accumulator: before.map_or(&empty, |before| &before.executed.accumulator),
+        commitment: before.map_or(&empty, |before| &before.executed.commitment),
         hashes: &Nothing,
     })?;
-    let state = Arc::new(LayeredState::new(below, vec![Arc::new(Layer::new(&executed.writes))]));
+    let state = Arc::new(LayeredState::new(below, vec![Arc::new(Layer::new(&executed.writes, &executed.nodes))]));
     Ok(After { executed, state })
 }
 
@@ -91,7 +91,7 @@ fn block_carries_the_roots_of_what_it_holds_and_builds_on_the_one_before() {
         assert_eq!(block.hash, header.hash());
         assert_eq!(header.transactions_root, merkle::root(&block.transactions.iter().map(VerifiedTx::hash).collect::<Vec<_>>()));
         assert_eq!(header.receipts_root, merkle::root(&block.receipts.iter().map(Receipt::hash).collect::<Vec<_>>()));
-        assert_eq!(header.state_root, executed.accumulator.root());
+        assert_eq!(header.state_root, executed.commitment.state_root());
         assert_eq!((header.db_hash, header.gas_used, header.gas_limit), (header.state_root, 0, 0));
         assert!(block.receipts.iter().all(|receipt| receipt.state_root == header.state_root));
         assert!(block.signatures.is_empty() && header.extra_data.is_empty());

@@ -45,6 +45,8 @@ pub struct Options {
     /// Crashes in 3,000 turns; five times as many in turns that record something.
     pub crashes: u64,
     pub has_partitions: bool,
+    /// Whether a cut link ends the session over it; if not, messages are lost in silence.
+    pub has_notice: bool,
     pub has_epoch_changes: bool,
     pub has_clock_jumps: bool,
     /// Share of transactions that reach every node at once.
@@ -52,6 +54,8 @@ pub struct Options {
     pub chaos_ms: u64,
     /// Transactions supplied at once, at most; 0 leaves the chain idle.
     pub supplies: u64,
+    /// Time between two looks for blocks of others, about.
+    pub sync_ms: u64,
     /// Plants a bug of the driver: what leaves does not wait for the records.
     pub sends_before_sync: bool,
     /// Prints what happens.
@@ -83,6 +87,8 @@ impl Options {
             spread_percent: dice.pick(&[30, 90, 100]),
             chaos_ms: 10_000 + dice.below(20_000),
             supplies: 4,
+            sync_ms: 1_500,
+            has_notice: dice.percent(50),
             sends_before_sync: false,
             is_traced: false,
         }
@@ -94,13 +100,43 @@ type Place = (NodeId, Hash, u64, u64, VoteKind);
 
 /// What can happen; a life that is over gets nothing any more.
 enum Event {
-    Frame { to: usize, from: NodeId, payload: Bytes },
-    Input { to: usize, life: u32, input: Box<Input> },
-    Executed { to: usize, life: u32, height: u64, order: u64 },
-    Commit { to: usize, life: u32, height: u64 },
-    Tick { to: usize, life: u32 },
-    Pull { to: usize, life: u32 },
-    Boot { to: usize },
+    Frame {
+        to: usize,
+        from: NodeId,
+        payload: Bytes,
+    },
+    Input {
+        to: usize,
+        life: u32,
+        input: Box<Input>,
+    },
+    Executed {
+        to: usize,
+        life: u32,
+        height: u64,
+        order: u64,
+    },
+    Commit {
+        to: usize,
+        life: u32,
+        height: u64,
+    },
+    Tick {
+        to: usize,
+        life: u32,
+    },
+    Pull {
+        to: usize,
+        life: u32,
+    },
+    Boot {
+        to: usize,
+    },
+    /// A node finds out with whom it has a session.
+    Reach {
+        to: usize,
+        life: u32,
+    },
     Supply,
     Chaos,
     Sync,
@@ -245,6 +281,10 @@ impl Cluster {
         )
     }
 
+    pub fn describe_all(&self) -> String {
+        (0..self.hosts.len()).map(|host| self.describe(host)).collect::<Vec<_>>().join("\n")
+    }
+
     fn live_honest(&self) -> Vec<usize> {
         (0..self.hosts.len()).filter(|host| self.honest[*host]).collect()
     }
@@ -282,6 +322,7 @@ impl Cluster {
             Event::Tick { to, life } if self.is_alive(to, life) => self.tick(to),
             Event::Pull { to, life } if self.is_alive(to, life) => self.pull(to),
             Event::Boot { to } if self.hosts[to].engine.is_none() => self.boot(to),
+            Event::Reach { to, life } if self.is_alive(to, life) => self.reach(to),
             Event::Supply => self.supply(),
             Event::Chaos => self.chaos(),
             Event::Sync => self.sync(),
@@ -308,6 +349,53 @@ impl Cluster {
         let now_ms = self.clock(to);
         let effects = self.hosts[to].engine.as_mut().expect("just booted").start(now_ms);
         self.carry_out(to, effects);
+        self.sessions_changed();
+    }
+
+    /// Every node hears of it a little later, each at its own time.
+    fn sessions_changed(&mut self) {
+        for to in 0..self.hosts.len() {
+            let life = self.hosts[to].life;
+            self.after(2 + 7 * to as u64, Event::Reach { to, life });
+        }
+    }
+
+    fn reach(&mut self, to: usize) {
+        let own = self.hosts[to].key.node_id();
+        let is_cut = |node: NodeId| self.options.has_notice && (self.cut.contains(&(own, node)) || self.cut.contains(&(node, own)));
+        let others = self.hosts.iter().filter(|host| host.engine.is_some()).map(|host| host.key.node_id());
+        let mut nodes: Vec<NodeId> = others.filter(|node| *node != own && !is_cut(*node)).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        self.tell(to, Input::Reachable(nodes));
+    }
+
+    /// A process ends and does not come back by itself.
+    pub fn kill(&mut self, host: usize) {
+        self.hosts[host].crash();
+        self.sessions_changed();
+    }
+
+    /// All processes end at once and come back.
+    pub fn restart_all(&mut self) {
+        for to in 0..self.hosts.len() {
+            self.hosts[to].crash();
+            self.after(100, Event::Boot { to });
+        }
+    }
+
+    /// The longest time without a new height while this much time passes.
+    pub fn longest_pause(&mut self, duration_ms: u64) -> u64 {
+        let (mut last, mut longest, mut height) = (self.now_ms, 0, self.height());
+        let end_ms = self.now_ms + duration_ms;
+        while self.now_ms < end_ms {
+            self.run_for(10);
+            if self.height() > height {
+                (last, height) = (self.now_ms, self.height());
+            }
+            longest = longest.max(self.now_ms - last);
+        }
+        longest
     }
 
     fn tell(&mut self, to: usize, input: Input) {
@@ -469,7 +557,7 @@ impl Cluster {
                 let highest = self.changed.entry((node, epoch)).or_default();
                 *highest = view.max(*highest);
             }
-            Record::Floor { .. } | Record::Prepared { .. } | Record::NewView { .. } => {}
+            Record::Floor { .. } | Record::Prepared { .. } | Record::NewView { .. } | Record::View { .. } => {}
         }
     }
 
@@ -590,6 +678,7 @@ impl Cluster {
         self.crashes += 1;
         let down = self.dice.below(6_000);
         self.after(100 + down, Event::Boot { to: host });
+        self.sessions_changed();
     }
 
     /// Asks other nodes for the transactions of proposals.
@@ -698,6 +787,7 @@ impl Cluster {
             let jump = self.dice.pick(&[-3_600_000, -5_000, 4_000, 60_000]);
             self.hosts[host].skew_ms = jump;
         }
+        self.sessions_changed();
         let delay = 500 + self.dice.below(4_000);
         self.after(delay, Event::Chaos);
     }
@@ -705,6 +795,7 @@ impl Cluster {
     fn heal(&mut self) {
         self.is_healed = true;
         self.cut.clear();
+        self.sessions_changed();
         for to in 0..self.hosts.len() {
             self.hosts[to].skew_ms = 0;
             if self.hosts[to].engine.is_none() {
@@ -735,7 +826,7 @@ impl Cluster {
                 self.after(delay, Event::Input { to, life, input });
             }
         }
-        let delay = 300 + self.dice.below(1_500);
+        let delay = self.options.sync_ms / 5 + self.dice.below(self.options.sync_ms);
         self.after(delay, Event::Sync);
     }
 

@@ -372,6 +372,8 @@ fn extreme_numbers_do_no_harm() {
                 signature,
             }));
             messages.push(Message::Fetch(a, [1; 32]));
+            messages.push(Message::Gone(epoch, vec![a as u32, b as u32, u32::MAX]));
+            messages.push(Message::Pass(epoch, a, b));
             messages.push(Message::Status(Status { epoch, view: a, to_view: b, final_height: a, committed: b, have: vec![0; 16] }));
             for message in messages {
                 for from in [0, 9] {
@@ -588,4 +590,179 @@ fn a_commit_waits_for_the_commit_of_the_height_below() {
     let first_vote = effects.iter().position(|effect| matches!(effect, Effect::Broadcast(_)));
     let record = effects.iter().position(|effect| matches!(effect, Effect::Record { .. }));
     assert!(record < first_vote);
+}
+
+/// Sealer 1 of four with work to order, which sees these sealers; it has a session with all of them before.
+fn with_sessions(present: &[usize]) -> PbftEngine {
+    let mut engine = engine(4, 1);
+    engine.start(NOW_MS);
+    for nodes in [&[0, 2, 3][..], present] {
+        engine.handle(Input::Reachable(nodes.iter().map(|index| key(*index).node_id()).collect()), NOW_MS);
+    }
+    engine.handle(Input::Pending(true), NOW_MS);
+    engine
+}
+
+fn gone(engine: &PbftEngine, from: usize, sealers: &[u32]) -> Input {
+    frame(from, Message::Gone(engine.epoch_hash, sealers.to_vec()).encode())
+}
+
+#[test]
+fn a_leader_is_left_early_when_a_quorum_lost_it_and_not_for_what_fewer_say() {
+    let mut engine = with_sessions(&[2, 3]);
+    let word = gone(&engine, 2, &[0]);
+    let effects = engine.handle(word, NOW_MS + 100);
+    assert!(effects.is_empty(), "{effects:?}");
+    assert_eq!(engine.deadline_ms(), Some(NOW_MS + 300), "when the session has been lost for long enough");
+    let effects = engine.handle(Input::Tick, NOW_MS + 300);
+    assert!(matches!(&effects[..], [Effect::Broadcast(payload)] if *payload == Message::Gone(engine.epoch_hash, vec![0]).encode()));
+    engine.handle(Input::Tick, NOW_MS + 1_500);
+    assert_eq!(engine.status().to_view, 0, "two of three");
+    let word = gone(&engine, 3, &[0, 2]);
+    let effects = engine.handle(word, NOW_MS + 1_600);
+    assert_eq!(engine.status().to_view, 1);
+    let said = effects.iter().find_map(|effect| if let Effect::Broadcast(payload) = effect { Message::decode(payload).ok() } else { None });
+    let Some(Message::ViewChange(change)) = said else { panic!("{effects:?}") };
+    assert_eq!(change.suspects, [0], "the new view passes over it");
+}
+
+#[test]
+fn words_that_sealers_are_gone_lose_their_force() {
+    let mut engine = with_sessions(&[2, 3]);
+    for sealer in [2, 3] {
+        let word = gone(&engine, sealer, &[0]);
+        engine.handle(word, NOW_MS);
+    }
+    engine.handle(Input::Pending(false), NOW_MS);
+    for second in 1..=5 {
+        engine.handle(Input::Tick, NOW_MS + second * 1_000);
+    }
+    engine.handle(Input::Pending(true), NOW_MS + 5_000);
+    assert_eq!(engine.status().to_view, 0, "said five seconds ago");
+}
+
+#[test]
+fn session_that_comes_back_within_the_grace_was_never_lost() {
+    let mut engine = with_sessions(&[2, 3]);
+    for sealer in [2, 3] {
+        let word = gone(&engine, sealer, &[0]);
+        engine.handle(word, NOW_MS);
+    }
+    engine.handle(Input::Reachable([0, 2, 3].map(|index| key(index).node_id()).to_vec()), NOW_MS + 299);
+    engine.handle(Input::Tick, NOW_MS + 400);
+    assert_eq!(engine.status().to_view, 0);
+}
+
+#[test]
+fn leader_that_is_gone_is_left_only_when_something_waits_to_be_ordered() {
+    let mut engine = with_sessions(&[2, 3]);
+    engine.handle(Input::Pending(false), NOW_MS);
+    engine.handle(Input::Tick, NOW_MS + 300);
+    for sealer in [2, 3] {
+        let word = gone(&engine, sealer, &[0]);
+        engine.handle(word, NOW_MS + 300);
+    }
+    engine.handle(Input::Tick, NOW_MS + 1_000);
+    assert_eq!(engine.status().to_view, 0);
+    engine.handle(Input::Pending(true), NOW_MS + 1_001);
+    assert_eq!(engine.status().to_view, 1, "at once then");
+}
+
+/// With three sealers nobody can be missed: leaving the view would only keep the others from going on when the third is back.
+#[test]
+fn nobody_is_left_when_no_quorum_would_remain() {
+    let mut engine = engine(3, 1);
+    engine.start(NOW_MS);
+    for nodes in [&[0, 2][..], &[2]] {
+        engine.handle(Input::Reachable(nodes.iter().map(|index| key(*index).node_id()).collect()), NOW_MS);
+    }
+    engine.handle(Input::Pending(true), NOW_MS);
+    for from in [0, 2] {
+        let word = gone(&engine, from, &[0]);
+        engine.handle(word, NOW_MS);
+    }
+    engine.handle(Input::Tick, NOW_MS + 1_000);
+    assert_eq!(engine.status().to_view, 0);
+}
+
+#[test]
+fn views_that_a_gone_sealer_would_begin_are_passed_over() {
+    let mut engine = engine(7, 3);
+    engine.start(NOW_MS);
+    for nodes in [&[0, 1, 2, 4, 5, 6][..], &[2, 4, 5, 6]] {
+        engine.handle(Input::Reachable(nodes.iter().map(|index| key(*index).node_id()).collect()), NOW_MS);
+    }
+    engine.handle(Input::Pending(true), NOW_MS);
+    engine.handle(Input::Tick, NOW_MS + 300);
+    for from in [2, 4, 5, 6] {
+        let word = gone(&engine, from, &[0, 1]);
+        engine.handle(word, NOW_MS + 300);
+    }
+    assert_eq!(engine.status().to_view, 2, "sealer 1 would begin view 1");
+}
+
+#[test]
+fn sealer_that_says_it_goes_is_left_without_the_grace_and_proposes_nothing_more() {
+    let mut engine = with_sessions(&[0, 2, 3]);
+    let word = gone(&engine, 0, &[0]);
+    let effects = engine.handle(word, NOW_MS + 10);
+    let passed_on = Message::Gone(engine.epoch_hash, vec![0]).encode();
+    assert!(matches!(&effects[..], [Effect::Broadcast(payload)] if *payload == passed_on), "{effects:?}");
+    assert_eq!(engine.status().to_view, 0, "two of three");
+    let word = gone(&engine, 3, &[0]);
+    engine.handle(word, NOW_MS + 12);
+    assert_eq!(engine.status().to_view, 1);
+
+    let mut leaving = self::engine(4, 0);
+    let effects = leaving.start(NOW_MS);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Seal { height: 1, .. })), "{effects:?}");
+    let effects = leaving.handle(Input::Leaving, NOW_MS + 5);
+    let said = Message::Gone(leaving.epoch_hash, vec![0]).encode();
+    assert!(matches!(&effects[..], [Effect::Void { above: 0 }, Effect::Broadcast(payload)] if *payload == said), "{effects:?}");
+    assert!(leaving.handle(Input::Tick, NOW_MS + 3_000).is_empty(), "no heartbeat and no proposal");
+}
+
+#[test]
+fn restarted_sealer_is_in_the_view_that_it_had_entered() {
+    let mut first = engine(4, 3);
+    first.start(NOW_MS);
+    let changes = [0, 1, 2].map(|sealer| view_change(&first, sealer, &[0, 1, 2])).to_vec();
+    let payload = Message::NewView(new_view(&first, changes)).encode();
+    let effects = first.handle(frame(1, payload), NOW_MS);
+    let bodies = effects.into_iter().filter_map(|effect| if let Effect::Record { body, .. } = effect { Some(body) } else { None });
+    let second = engine_with(4, 3, bodies.collect());
+    assert_eq!((second.view, second.base, second.to_view()), (1, 1, 1));
+    assert_eq!(second.slots[&2].digest, first.slots[&2].digest, "what the view began with");
+    assert!((3..9).all(|height| second.leader(1, height) == first.leader(1, height)));
+}
+
+#[test]
+fn restarted_leader_whose_proposal_is_lost_says_so_and_is_left_at_once() {
+    let mut first = engine(4, 0);
+    first.start(NOW_MS);
+    let effects = first.handle(Input::Sealed { height: 1, view: 0, timestamp_ms: NOW_MS, transactions: vec![transaction(0)] }, NOW_MS);
+    let bodies = effects.into_iter().filter_map(|effect| if let Effect::Record { body, .. } = effect { Some(body) } else { None });
+    let mut second = engine_with(4, 0, bodies.collect());
+    second.start(NOW_MS);
+    second.handle(Input::Pending(true), NOW_MS);
+    assert_eq!(second.deadline_ms(), Some(NOW_MS + 300));
+    let effects = second.handle(Input::Tick, NOW_MS + 300);
+    let pass = Message::Pass(second.epoch_hash, 0, 1).encode();
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Broadcast(payload) if *payload == pass)), "{effects:?}");
+    assert_eq!(second.status().to_view, 1);
+
+    let mut other = engine(4, 2);
+    other.start(NOW_MS);
+    other.handle(Input::Pending(true), NOW_MS);
+    other.handle(frame(1, pass.clone()), NOW_MS + 1);
+    assert_eq!(other.status().to_view, 0, "another sealer cannot say it");
+    other.handle(frame(0, pass.clone()), NOW_MS + 1);
+    assert_eq!(other.status().to_view, 1);
+
+    let mut holder = engine(4, 2);
+    holder.start(NOW_MS);
+    let (_, payload) = proposal(&holder, 0, content(&holder, 1, 0));
+    holder.handle(frame(0, payload), NOW_MS);
+    holder.handle(frame(0, pass), NOW_MS + 1);
+    assert_eq!(holder.status().to_view, 0, "who has the proposal sends it back");
 }

@@ -1,6 +1,7 @@
 //! What surrounds an engine in the cluster tests: a pool, a deterministic executor, a chain that is durable and a vote log that is.
 //!
-//! One [`Host`] is one process: it carries out effects like the order, execute and commit stages, with all delays from the cluster.
+//! One [`Host`] is one process: it carries out effects like the order, execute and commit stages, with all delays from the cluster. The
+//! tests of Raft use it too.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -10,8 +11,8 @@ use millrace_base::{
 
 use super::super::{MAX_AHEAD_MS, PbftConfig, PbftEngine};
 use crate::digest::Domain;
-use crate::engine::{FinalBlock, Gathered, Input, Proposal};
-use crate::epoch::Epoch;
+use crate::engine::{Engine, FinalBlock, Gathered, Input, Proposal};
+use crate::epoch::{Epoch, Faults};
 
 /// Deterministic numbers from one seed (splitmix64).
 pub struct Dice(u64);
@@ -91,7 +92,7 @@ pub type Actions = HashMap<B256, Vec<usize>>;
 pub fn epoch(sealers: &[usize], start: u64, timeout_ms: u64) -> Epoch {
     let mut sealers: Vec<NodeId> = sealers.iter().map(|index| key(*index).node_id()).collect();
     sealers.sort();
-    Epoch { start, sealers, tx_count_limit: 5, tx_gas_limit: 1, consensus_timeout_ms: timeout_ms }
+    Epoch { start, sealers, faults: Faults::Byzantine, tx_count_limit: 5, tx_gas_limit: 1, consensus_timeout_ms: timeout_ms }
 }
 
 /// A block as this host has it, with the epoch that governs the next height.
@@ -109,9 +110,9 @@ struct Gathering {
 }
 
 /// See the module.
-pub struct Host {
+pub struct Host<E = PbftEngine> {
     pub key: KeyPair,
-    pub engine: Option<PbftEngine>,
+    pub engine: Option<E>,
     pub life: u32,
     pub window: u64,
     /// Milliseconds this host's clock is ahead.
@@ -131,7 +132,25 @@ pub struct Host {
     pub commit_until: u64,
 }
 
-impl Host {
+impl Host<PbftEngine> {
+    /// Starts the process; what was not durable is gone.
+    pub fn boot(&mut self) {
+        let (head, records) = self.restart();
+        self.engine = Some(PbftEngine::new(PbftConfig {
+            domain: domain(),
+            key: self.key.clone(),
+            epoch: head.epoch,
+            head: head.block.header,
+            head_hash: head.hash,
+            head_signatures: head.block.signatures,
+            records,
+            window: self.window,
+            max_ahead_ms: MAX_AHEAD_MS,
+        }));
+    }
+}
+
+impl<E: Engine> Host<E> {
     pub fn new(key: KeyPair, window: u64, epoch: Epoch) -> Self {
         let header = BlockHeader::default();
         let block = FinalBlock { header, signatures: Vec::new(), transactions: Vec::new(), from: key.node_id() };
@@ -166,8 +185,8 @@ impl Host {
         self.head().block.header.number
     }
 
-    /// Starts the process; what was not durable is gone.
-    pub fn boot(&mut self) {
+    /// What was not durable is gone; what a new engine continues with.
+    pub fn restart(&mut self) -> (Stored, Vec<Bytes>) {
         let head = self.head().clone();
         let height = head.block.header.number;
         self.life += 1;
@@ -178,17 +197,7 @@ impl Host {
         (self.wanted, self.said_pending, self.epoch_ended_at) = (None, false, None);
         (self.busy_until, self.commit_until) = (0, 0);
         self.log.retain(|(recorded, _)| *recorded > height);
-        self.engine = Some(PbftEngine::new(PbftConfig {
-            domain: domain(),
-            key: self.key.clone(),
-            epoch: head.epoch,
-            head: head.block.header,
-            head_hash: head.hash,
-            head_signatures: head.block.signatures,
-            records: self.log.iter().map(|(_, body)| body.clone()).collect(),
-            window: self.window,
-            max_ahead_ms: MAX_AHEAD_MS,
-        }));
+        (head, self.log.iter().map(|(_, body)| body.clone()).collect())
     }
 
     pub fn crash(&mut self) {
@@ -196,7 +205,7 @@ impl Host {
     }
 
     pub fn sealers(&self) -> Vec<NodeId> {
-        self.engine.as_ref().map(|engine| engine.epoch.sealers.clone()).unwrap_or_default()
+        self.engine.as_ref().map(|engine| engine.status().sealers).unwrap_or_default()
     }
 
     pub fn offer(&mut self, transaction: &VerifiedTx) {
@@ -309,6 +318,7 @@ impl Host {
         };
         let changed = proposal.header.transactions.iter().filter_map(|hash| actions.get(hash)).next_back();
         let next = changed.map(|sealers| self::epoch(sealers, height + 1, below.epoch.consensus_timeout_ms));
+        let next = next.map(|next| Epoch { faults: below.epoch.faults, ..next });
         let next = next.filter(|next| !next.same_rules(&below.epoch));
         if next.is_some() {
             self.epoch_ended_at = Some(height);

@@ -3,11 +3,12 @@
 //! Logs are read from the chain, never queued: a client that does not read is passed over until it does, and then misses nothing. A log is
 //! written as JSON once for all subscriptions that meet it in a turn.
 //! Invariant: each log of a range is pushed once, blocks in order; the completion comes behind the last log, and a subscription whose next
-//! block is not kept any more ends with an error instead. Run by [`super::super::hub`]
-//! on a thread of its own.
+//! block is not kept any more ends with an error instead; none comes sooner than [`FIRST_PUSH_DELAY`] behind the subscription's reply. Run
+//! by [`super::super::hub`] on a thread of its own.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use millrace_base::GroupId;
 use millrace_ledger::view::LedgerView;
@@ -17,7 +18,7 @@ use super::written::{Written, WrittenBlock};
 use super::{Matcher, code};
 use crate::channel::frame::{Frame, kind};
 use crate::channel::topics::SessionId;
-use crate::limits::{EVENT_PUSH_BYTES, FILTER_TURN_BLOCKS, MAX_FILTERS, MAX_SESSION_FILTERS};
+use crate::limits::{EVENT_PUSH_BYTES, FILTER_TURN_BLOCKS, FIRST_PUSH_DELAY, MAX_FILTERS, MAX_SESSION_FILTERS};
 
 /// One subscription.
 struct Filter {
@@ -27,6 +28,7 @@ struct Filter {
     matcher: Matcher,
     next: u64,
     last: Option<u64>,
+    starts: Instant,
 }
 
 /// All subscriptions.
@@ -64,20 +66,21 @@ pub enum Left {
     Nothing,
     /// Blocks are there to be served.
     Work,
-    /// All that is left waits for clients to read.
+    /// All that is left waits for clients to read, or for new subscriptions to start.
     Waiting,
 }
 
 impl Feed {
-    /// Adds a subscription; refused with a [`code`] when there are too many.
-    pub fn subscribe(&mut self, session: SessionId, request: Request, range: Range) -> Result<(), i32> {
+    /// Adds a subscription made at `now`; refused with a [`code`] when there are too many.
+    pub fn subscribe(&mut self, session: SessionId, request: Request, range: Range, now: Instant) -> Result<(), i32> {
         let count = self.counts.entry(session).or_default();
         if *count >= MAX_SESSION_FILTERS || self.filters.len() >= MAX_FILTERS {
             return Err(code::INVALID_REQUEST);
         }
         *count += 1;
         let Request { group, id, matcher, .. } = request;
-        self.filters.push_back(Filter { session, id, group, matcher, next: range.first, last: range.last });
+        let starts = now + FIRST_PUSH_DELAY;
+        self.filters.push_back(Filter { session, id, group, matcher, next: range.first, last: range.last, starts });
         Ok(())
     }
 
@@ -100,7 +103,7 @@ impl Feed {
     }
 
     /// Gives each subscription one turn.
-    pub fn turn(&mut self, around: &dyn Surroundings) -> Left {
+    pub fn turn(&mut self, around: &dyn Surroundings, now: Instant) -> Left {
         let mut left = Left::Nothing;
         let mut ended = Vec::new();
         let mut heads = BTreeMap::new();
@@ -124,6 +127,7 @@ impl Feed {
                     continue;
                 }
                 Readiness::Full => left = if left == Left::Work { left } else { Left::Waiting },
+                Readiness::Ready if now < filter.starts => left = if left == Left::Work { left } else { Left::Waiting },
                 Readiness::Ready => match filter.serve((ledger.as_ref(), *head), &mut written, around) {
                     Served::Complete => {
                         ended.push(filter.session);

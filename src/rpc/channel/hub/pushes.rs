@@ -26,7 +26,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often sessions are looked at for silence.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
 
-/// How soon the event thread looks again at clients that had not read, and at blocks it could not read.
+/// How soon the event thread looks again at clients that had not read, at subscriptions that had not started, and at blocks it could not
+/// read.
 const EVENT_RETRY: Duration = Duration::from_millis(50);
 
 /// Blocks kept of one group's hints; more are read from the chain.
@@ -144,7 +145,7 @@ impl Hub {
         self.pushes.is_ordered.notify_one();
     }
 
-    fn run_pushes(&self) {
+    fn run_pushes(self: &Arc<Self>) {
         let mut idle_checked = Instant::now();
         loop {
             let due = {
@@ -173,7 +174,7 @@ impl Hub {
         }
     }
 
-    fn push_blocks(&self, group: GroupId, height: u64, hinted: &[Arc<Block>]) {
+    fn push_blocks(self: &Arc<Self>, group: GroupId, height: u64, hinted: &[Arc<Block>]) {
         let served = self.pushes.served.lock().get(&group).copied();
         // A group that was started later begins with its first hint.
         let mut next = served.map_or_else(|| hinted.first().map_or(height, |block| block.header.number), |served| served + 1);
@@ -201,10 +202,14 @@ impl Hub {
         }
     }
 
-    fn push_receipts(&self, group: GroupId, pushes: Vec<(SessionId, Frame)>) {
+    fn push_receipts(self: &Arc<Self>, group: GroupId, pushes: Vec<(SessionId, Frame)>) {
+        let mut of_sessions: BTreeMap<SessionId, Vec<Frame>> = BTreeMap::new();
         for (id, frame) in pushes {
+            of_sessions.entry(id).or_default().push(frame);
+        }
+        for (id, frames) in of_sessions {
             if let Some(session) = self.session(id).filter(|session| self.may_see(session, group)) {
-                self.send(&session, &frame);
+                self.send_receipts(&session, frames);
             }
         }
     }
@@ -248,7 +253,7 @@ impl Hub {
                     Order::Forget(session) => feed.forget(session),
                 }
             }
-            left = feed.turn(self);
+            left = feed.turn(self, Instant::now());
         }
     }
 
@@ -262,7 +267,7 @@ impl Hub {
             Some(ledger) => {
                 let max_blocks = self.parts.max_block_range.get(&group).copied().unwrap_or(0);
                 let range = request.range((ledger.kept_from(), ledger.head().number), max_blocks);
-                range.and_then(|range| feed.subscribe(id, request, range))
+                range.and_then(|range| feed.subscribe(id, request, range, Instant::now()))
             }
         };
         self.send(&session, &event_reply(kind::EVENT_SUBSCRIBE, sequence, outcome.err().unwrap_or(code::OK)));

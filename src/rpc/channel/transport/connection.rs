@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rustls::ServerConnection;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -21,7 +22,7 @@ use crate::channel::frame::Assembler;
 use crate::channel::tls::{self, explain};
 use crate::channel::topics::SessionId;
 use crate::counts::Place;
-use crate::limits::{ASSEMBLY_BUDGET_BYTES, ASSEMBLY_FREE_BYTES};
+use crate::limits::{ASSEMBLY_BUDGET_BYTES, ASSEMBLY_FREE_BYTES, UNSENT_BYTES};
 
 /// Bytes read from the socket at a time: one full TLS record and its frame.
 const READ_BYTES: usize = 18 << 10;
@@ -30,7 +31,8 @@ const READ_BYTES: usize = 18 << 10;
 pub async fn serve(transport: Arc<Transport>, stream: TcpStream, peer: SocketAddr, id: SessionId, mut place: Place) {
     // Each frame is one write; waiting to merge them only adds delay.
     let _ = stream.set_nodelay(true);
-    let Ok(tls) = ServerConnection::new(Arc::clone(&transport.tls)) else { return };
+    let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES);
+    let Ok(tls) = ServerConnection::new(transport.tls()) else { return };
     let mut link = Link { stream, tls, out: Vec::new(), sent: 0, buffer: vec![0; READ_BYTES].into(), plain: Vec::new() };
     match timeout(transport.limits.handshake, link.handshake()).await {
         Ok(Ok(())) => place.settle(),

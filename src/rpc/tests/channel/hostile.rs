@@ -61,6 +61,29 @@ fn client_that_does_not_read_loses_its_session_and_the_others_do_not_notice() {
     assert!(slowest < Duration::from_secs(2));
 }
 
+/// Far less than what a session may have queued: the kernel takes little of it, so the node sees that nothing is read.
+#[test]
+fn client_that_reads_nothing_for_the_time_of_a_write_loses_its_session() {
+    let log = LogEntry { address: Address::ZERO, topics: Vec::new(), data: vec![1; 100_000].into() };
+    let limits = Limits { write: Duration::from_millis(500), ..Limits::default() };
+    let node = ChainNode::new(5, Box::new(move |_| (with_logs(vec![log.clone(); 10]), None)));
+    let port = Port::start_with(node, Arc::new(NoPeers), move |config| config.limits = limits);
+    let (mut deaf, mut good) = (port.sdk(), port.sdk());
+    let raw = millrace_base::hex::encode_prefixed(transaction(1, Address::ZERO, 100));
+    let sent = good.call("sendRawTransaction", json!([1, raw]));
+    good.receive_kind(kind::RECEIPT);
+    let ask = json!({"jsonrpc": "2.0", "method": "getTransactionReceipt", "params": [1, sent["result"]], "id": 1}).to_string();
+    deaf.call("getBlockNumber", json!([1]));
+    for _ in 0..3 {
+        deaf.write(&Frame::new(kind::RPC, [b'1'; 32], ask.clone().into_bytes()).encode());
+    }
+    let started = Instant::now();
+    port.await_sessions(1);
+    println!("6 MB for a client that does not read: ended after {:?}", started.elapsed());
+    assert!(started.elapsed() >= Duration::from_millis(400), "it has the time of a write");
+    assert_eq!(good.call("getBlockNumber", json!([1]))["result"], "0x6");
+}
+
 #[test]
 fn frames_that_come_in_one_burst_are_all_answered() {
     let port = Port::start(ChainNode::new(5, Box::new(plain)));

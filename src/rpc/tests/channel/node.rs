@@ -299,7 +299,13 @@ impl LedgerView for ChainLedger {
     fn pending_count(&self) -> usize {
         0
     }
-    fn code(&self, _: Address) -> Result<Bytes, StorageError> {
+    fn storage_at(&self, _: Address, _: U256, _: Option<u64>) -> Result<U256, StateError> {
+        Ok(U256::ZERO)
+    }
+    fn account_proof(&self, _: Address, _: &[U256], _: Option<u64>) -> Result<StateProof, StateError> {
+        Err(StateError::NoProofs)
+    }
+    fn code(&self, _: Address, _: Option<u64>) -> Result<Bytes, StateError> {
         Ok(Bytes::new())
     }
     fn call(&self, _: CallRequest) -> Result<CallOutcome, CallError> {
@@ -320,6 +326,7 @@ impl LedgerView for ChainLedger {
             index: Some(0),
             sealers: vec![self.node],
             max_faulty: 0,
+            leader: None,
             view: 0x1f4,
             to_view: 0x1f4,
             leader_failed: false,

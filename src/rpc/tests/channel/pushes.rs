@@ -15,7 +15,7 @@ use crate::channel::access::{AllowLists, Identity};
 use crate::channel::amop::NoPeers;
 use crate::channel::frame::{Frame, kind};
 use crate::channel::tls;
-use crate::limits::{EVENT_PUSH_BYTES, MAX_SESSION_FILTERS};
+use crate::limits::{EVENT_PUSH_BYTES, FIRST_PUSH_DELAY, GO_SDK_RECEIPT_DELAY, MAX_SESSION_FILTERS};
 use crate::quota::{Quotas, Rate};
 
 const QUIET: Duration = Duration::from_millis(150);
@@ -66,6 +66,23 @@ fn receipt_comes_once_behind_the_reply_to_the_session_that_sent_the_transaction(
     assert_eq!(sender.call("getTransactionReceipt", json!([1, hash]))["result"], json(&receipt));
     assert_eq!(sender.receive_within(QUIET), None);
     assert_eq!(other.receive_within(QUIET), None);
+}
+
+#[test]
+fn receipts_of_go_sdk_keep_a_distance_from_the_reply() {
+    let port = port();
+    let mut sdk = port.sdk();
+    sdk.say(kind::HANDSHAKE, r#"{"minimumSupport":1,"maximumSupport":3,"clientType":"Go-SDK"}"#);
+    sdk.receive_kind(kind::HANDSHAKE);
+    // Committed, then refused because it is known.
+    for _ in 0..2 {
+        let sent = send_raw(&mut sdk, &raw(1));
+        assert_eq!(sdk.receive().kind, kind::RPC);
+        let replied = Instant::now();
+        let receipt = sdk.receive();
+        assert_eq!((receipt.kind, receipt.sequence), (kind::RECEIPT, sent.sequence));
+        assert!(replied.elapsed() >= GO_SDK_RECEIPT_DELAY / 2);
+    }
 }
 
 #[test]
@@ -204,6 +221,17 @@ fn event_subscription_serves_history_then_new_blocks_and_ends_with_its_range() {
     send_raw(&mut sdk, &hex::encode_prefixed(transaction(21, Address::repeat_byte(9), 100)));
     assert_eq!(json(&sdk.receive_kind(kind::EVENT_PUSH))["logs"][0]["blockNumber"], "26");
     assert_eq!(sdk.receive_kind(kind::EVENT_PUSH).body[..], *b"{\"filterID\":\"all\",\"logs\":null,\"result\":1}\n");
+}
+
+#[test]
+fn logs_come_when_the_client_has_had_time_to_register_its_handler() {
+    let port = logging_port();
+    let mut sdk = port.sdk();
+    send_raw(&mut sdk, &raw(1));
+    while sdk.receive().kind != kind::RECEIPT {}
+    assert_eq!(subscribe(&mut sdk, "history", "1", "latest", json!([])), 0);
+    assert_eq!(sdk.receive_within(FIRST_PUSH_DELAY / 2), None);
+    assert_eq!(json(&sdk.receive_kind(kind::EVENT_PUSH))["filterID"], "history");
 }
 
 #[test]

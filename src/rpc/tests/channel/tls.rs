@@ -147,3 +147,24 @@ fn unusable_files_are_a_fault_that_names_the_file() {
     let fault = tls::server_config(&tls::TlsFiles { key: wrong_key, ..pki.files() }, IssuerRule::SameIssuer).err().unwrap();
     assert!(fault.what.contains("node.crt"), "{fault}");
 }
+
+#[test]
+fn new_certificates_are_used_by_new_sessions_and_open_ones_go_on() {
+    let port = port();
+    let mut before = port.sdk();
+    let directory = tempfile::tempdir().unwrap();
+    let other = Authority::new("other agency");
+    let node = other.issue("node0", |parameters| {
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        parameters.subject_alt_names = vec![rcgen::SanType::DnsName("localhost".try_into().unwrap())];
+    });
+    for (name, content) in [("ca.crt", &other.pem), ("node.crt", &node.pem), ("node.key", &node.key)] {
+        std::fs::write(directory.path().join(name), content).unwrap();
+    }
+    let files = tls::TlsFiles::in_directory(directory.path());
+    port.server.set_tls(tls::server_config(&files, IssuerRule::SameIssuer).unwrap());
+    assert!(connect(&port, &port.pki.options()).is_err(), "neither side knows the other's authority any more");
+    let options = ClientOptions { authority: other.pem.clone(), credential: Some(other.issue("sdk", |_| {})), only_secp256k1: true };
+    assert_eq!(connect(&port, &options).unwrap().call("getBlockNumber", json!([1]))["result"], "0x5");
+    assert_eq!(before.call("getBlockNumber", json!([1]))["result"], "0x5");
+}

@@ -2,10 +2,12 @@
 //!
 //! A block's transactions are one blob and its receipts another (`offsets | items`), so that one item can be read without decoding the
 //! rest and a commit writes few, large, ordered values: one key a transaction (the index) instead of three.
+//! Written and read by the chain in `access`; engines that show blocks in a form of their own read them too.
 
 use millrace_base::rlp::RlpError;
 use millrace_base::{Address, B256, BlockHeader, BlockSignature, RawTx, Receipt, VerifiedTx, wire};
-use millrace_core::StorageError;
+
+use crate::storage::StorageError;
 
 /// Packs items behind a table of their end offsets.
 pub fn pack<'a>(items: impl ExactSizeIterator<Item = Vec<u8>> + 'a) -> Vec<u8> {
@@ -68,7 +70,7 @@ pub fn unpack<T>(blob: &[u8], place: &'static str, decode: impl Fn(&[u8]) -> Res
 }
 
 /// Adds the height to the place of damage.
-pub(super) fn at_height(number: u64) -> impl Fn(StorageError) -> StorageError {
+pub fn at_height(number: u64) -> impl Fn(StorageError) -> StorageError {
     move |error| match error {
         StorageError::Corrupt { place, detail } => StorageError::Corrupt { place: format!("{place} of block {number}"), detail },
         other => other,

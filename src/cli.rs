@@ -57,7 +57,7 @@ enum Command {
     Topology(topology::TopologyArguments),
     /// Watch running nodes: groups, peers, stages.
     Top(top::TopArguments),
-    /// Look into the databases of a node that does not run.
+    /// Check, count, export, import, snapshot and restore the databases of nodes.
     #[command(subcommand)]
     Db(database::DatabaseCommand),
     /// Find out why something does not work.

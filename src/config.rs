@@ -175,6 +175,8 @@ pub struct GroupConfig {
     pub min_block_generation_time_ms: u64,
     /// Requests a second that name this group; `None` is unlimited.
     pub requests_per_second: Option<u64>,
+    /// Blocks whose transactions and receipts are kept; `None` keeps all.
+    pub keep_blocks: Option<u64>,
     /// Which clients of the channel port may see the group, and how.
     pub clients: GroupClients,
 }

@@ -38,9 +38,10 @@ use millrace_rpc::methods::{Management, Membership};
 use millrace_rpc::{HttpConfig, HttpServer, OperatorServer};
 
 use crate::channel_port::{self, ChannelListener};
-use crate::config::NodeConfig;
+use crate::config::{GroupConfig, NodeConfig, StorageConfig};
 use crate::reload::{Running, Watcher};
-use groups::{Groups, storage_fault};
+use groups::Groups;
+pub(crate) use groups::{genesis_of, open_fault, storage_fault};
 use handle::{Doors, NodeHandle, Reloaded};
 use network::{ChannelEnd, NetworkPeers};
 use peer_rates::PeerRates;
@@ -271,6 +272,15 @@ impl std::fmt::Display for DatabasePlace {
     }
 }
 
+impl From<&GroupConfig> for DatabasePlace {
+    fn from(group: &GroupConfig) -> Self {
+        match &group.storage {
+            StorageConfig::RocksDb => Self::Directory(group.data_path.clone()),
+            StorageConfig::Mysql(config) => Self::Server(config.clone()),
+        }
+    }
+}
+
 /// Opens a group's database for reading, beside a running node if there is one.
 ///
 /// # Errors
@@ -285,6 +295,25 @@ pub fn open_read_only(place: &DatabasePlace) -> Result<Arc<dyn Storage>, Fault> 
         }
         DatabasePlace::Server(config) => Arc::new(MysqlStorage::open_read_only(config).map_err(fault)?),
     })
+}
+
+/// Opens a group's database for writing, and makes it where there is none: while the group does not run.
+///
+/// # Errors
+/// What the engine says, with what to do about it. A database on a server is refused: it knows no lock, who opens it takes it from the
+/// node that runs.
+pub fn open_for_writing(place: &DatabasePlace) -> Result<Arc<dyn Storage>, Fault> {
+    let fault = |error| storage_fault(&place.to_string(), &error);
+    let DatabasePlace::Directory(path) = place else {
+        return Err(Fault::new(
+            FaultKind::Operation,
+            format!("{place} is on a database server: blocks and snapshots are taken into RocksDB only"),
+            "let the node get the blocks from others, or load a dump of the server's own (docs/operating.md)",
+        ));
+    };
+    let budget = Budget { cache_bytes: READ_ONLY_CACHE_BYTES, ..Budget::default() };
+    let shared = SharedResources::new(budget).map_err(fault)?;
+    Ok(Arc::new(RocksStorage::open(path, &shared).map_err(fault)?))
 }
 
 /// A stage panicked outside any one group's work: no group can go on, and all say why.

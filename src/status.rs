@@ -231,6 +231,9 @@ pub struct SyncReport {
     pub bytes_per_s: u64,
     /// Seconds to the known head at this speed.
     pub remaining_s: Option<u64>,
+    /// The lowest block that peers ahead still keep, when the next one needed here is below it.
+    #[serde(default)]
+    pub out_of_reach: Option<u64>,
     /// Blocks at hand that are not durable.
     pub held_blocks: usize,
     /// Blocks downloaded since the start.

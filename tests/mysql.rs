@@ -305,7 +305,7 @@ fn same_blocks_give_the_same_hashes_and_state_over_every_engine() {
     let height = recorded.height().unwrap().unwrap();
     let mut transactions = 0;
     for number in 1..=height {
-        let block = read_block(&recorded, number).unwrap().unwrap();
+        let block = read_block(&|space, key| recorded.get(space, key), number).unwrap().unwrap();
         transactions += block.transactions.len();
         replays.iter_mut().for_each(|replay| replay.apply(&block));
     }

@@ -7,6 +7,7 @@ mod access;
 mod agreement;
 mod cluster;
 mod crashes;
+mod data;
 mod hostile;
 mod isolation;
 mod lifecycle;

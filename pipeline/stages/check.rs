@@ -1,18 +1,16 @@
 //! Check: what can be said of a downloaded block without any other block.
 //!
-//! It must be of the height asked for, its transactions must be well formed and match the root in its header, and each must have a
-//! sender. Signatures of transactions that wait in the pool were checked before and are not checked again. The quorum of signatures over
-//! the header, and the header itself, are judged by the ordering engine and by execution. Several workers share the lanes of the groups;
-//! each takes one block at a time.
+//! What is checked is said in [`millrace_ledger::check`]. Signatures of transactions that wait in the pool were checked before and are not
+//! checked again. The quorum of signatures over the header, and the header itself, are judged by the ordering engine and by execution.
+//! Several workers share the lanes of the groups; each takes one block at a time.
 
 use std::sync::Arc;
 
 use millrace_access::verifier::SignatureVerifier;
-use millrace_administration::engine::FinalBlock;
-use millrace_administration::sync::message::WireBlock;
 use millrace_administration::sync::{CheckedBlock, Verdict};
-use millrace_base::{B256, Bytes, NodeId, RawTx, VerifiedTx, merkle};
+use millrace_base::{B256, Bytes, NodeId, RawTx, VerifiedTx};
 use millrace_ledger::Ledger;
+use millrace_ledger::check::check_block;
 
 use crate::messages::Checked;
 use crate::runtime::{Batch, Sender, Stage};
@@ -27,7 +25,7 @@ pub struct ToCheck {
     pub from: NodeId,
     /// The height it must have.
     pub height: u64,
-    /// See [`WireBlock`].
+    /// See [`millrace_administration::sync::message::WireBlock`].
     pub bytes: Bytes,
 }
 
@@ -44,24 +42,7 @@ impl CheckStage {
     }
 
     fn check(&self, item: &ToCheck) -> Result<CheckedBlock, String> {
-        let WireBlock { header, signatures, transactions } = WireBlock::decode(&item.bytes).map_err(|error| error.to_string())?;
-        if header.number != item.height {
-            return Err(format!("its header says height {}", header.number));
-        }
-        let mut raws = Vec::with_capacity(transactions.len());
-        for (index, bytes) in transactions.iter().enumerate() {
-            let raw = RawTx::decode(bytes).map_err(|error| format!("transaction {index} cannot be decoded: {error}"))?;
-            let hash = raw.hash();
-            raws.push((raw, hash));
-        }
-        let hashes: Vec<B256> = raws.iter().map(|(_, hash)| *hash).collect();
-        let root = merkle::root(&hashes);
-        if root != header.transactions_root {
-            return Err(format!("its header has transactions root {}, its transactions give {root}", header.transactions_root));
-        }
-        let transactions = self.verify(&item.ledger, raws)?;
-        let hash = header.hash();
-        Ok(CheckedBlock { hash, block: FinalBlock { header, signatures, transactions, from: item.from } })
+        check_block(&item.bytes, item.height, item.from, |raws| self.verify(&item.ledger, raws))
     }
 
     /// The transactions with their senders: from the pool where they are known.

@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use millrace_access::verifier::{BlockExecutor, BlockOrder, Crew, ExecutedBlock};
 use millrace_administration::{Epoch, Proposal};
 use millrace_base::{B256, GroupId};
+use millrace_core::StateCommitment;
+use millrace_core::StorageError;
 use millrace_core::overlay::{Layer, LayeredState, Writes};
-use millrace_core::table::system;
-use millrace_core::{StateCommitment, StateKey, StorageError};
 use millrace_ledger::Ledger;
-use millrace_ledger::ledger::epoch_at;
+use millrace_ledger::ledger::changed_epoch;
 use millrace_vm::BlockHashes;
 
 use crate::messages::{Executed, ToExecute, ToOrder};
@@ -118,12 +118,7 @@ impl GroupExecution {
 
     /// The next block's epoch, if this block changed it.
     fn changed_epoch(&self, number: u64, writes: &Writes) -> Result<Option<Epoch>, StorageError> {
-        let governs = |key: &StateKey| matches!(key, StateKey::Row(table, _) if system::governs(table));
-        if !writes.iter().any(|(key, _)| governs(key)) {
-            return Ok(None);
-        }
-        let epoch = epoch_at(&*self.state(), number + 1, self.ledger.faults())?;
-        Ok(Some(epoch).filter(|epoch| !epoch.same_rules(&self.epoch)))
+        changed_epoch(&self.epoch, number, writes, || self.state())
     }
 
     fn void(&mut self, above: u64) {

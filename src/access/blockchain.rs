@@ -5,7 +5,10 @@
 //! blocks. One thread commits; everybody reads.
 
 mod batch;
+pub mod facts;
 mod recent;
+pub mod restore;
+mod retention;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -23,8 +26,10 @@ use millrace_vm::BlockHashes;
 use parking_lot::{Mutex, RwLock};
 
 use batch::{encode, meta};
+use facts::Get;
 use recent::{Recent, weight};
 use records::{Packed, at_height, corrupt};
+use retention::Retention;
 
 /// Blocks read from storage that are kept decoded, for clients that walk through old blocks item by item.
 const OLDER_BLOCKS: usize = 8;
@@ -82,16 +87,22 @@ pub struct BlockChain {
     state: Arc<StateCache>,
     tip: RwLock<Tip>,
     older: Mutex<LruCache<u64, Arc<Block>>>,
+    retention: Retention,
     /// Height up to which `state` knows the writes; ahead of the head only after a commit of several blocks has failed half way.
     applied: Mutex<u64>,
 }
 
 impl BlockChain {
     /// Opens the chain in a database; `None` when there is no genesis block yet. Checks that height marker, header, indices and counters
-    /// agree about the last block. `cache_bytes` bounds the decoded state in memory.
+    /// agree about the last block, and that no restore was cut short. `cache_bytes` bounds the decoded state in memory.
     pub fn open(storage: Arc<dyn Storage>, durability: Durability, cache_bytes: usize) -> Result<Option<Self>, StorageError> {
         let Some(height) = storage.height()? else { return Ok(None) };
-        let (header, _) = read_header(&*storage, height)?.ok_or_else(|| at_height(height)(corrupt("block header", "missing")))?;
+        let get: Get<'_> = &|space, key| storage.get(space, key);
+        if restore::unfinished(get)?.is_some() {
+            return Err(StorageError::Unfinished);
+        }
+        let (header, _) = read_header(get, height)?.ok_or_else(|| at_height(height)(corrupt("block header", "missing")))?;
+        let kept_from = facts::kept_from(get)?;
         let hash = header.hash();
         let indexed = storage.get(Space::BlockIndex, hash.as_slice())?.map(|bytes| records::decode_height(&bytes)).transpose()?;
         if indexed != Some(height) {
@@ -103,7 +114,9 @@ impl BlockChain {
         let genesis = storage.get(Space::Meta, meta::GENESIS)?.ok_or_else(|| corrupt("genesis hash", "missing"))?;
         let genesis = B256::try_from(&genesis[..]).map_err(|error| corrupt("genesis hash", error))?;
         let state = Arc::new(StateCache::new(Arc::clone(&storage), cache_bytes));
-        Ok(Some(Self::assemble(storage, durability, state, ChainHead { header, hash, totals }, genesis)))
+        let chain = Self::assemble(storage, durability, state, ChainHead { header, hash, totals }, genesis);
+        chain.retention.set_first(kept_from);
+        Ok(Some(chain))
     }
 
     /// Writes block 0 and opens the chain.
@@ -119,7 +132,18 @@ impl BlockChain {
         let applied = Mutex::new(head.header.number);
         let tip = RwLock::new(Tip { head: Arc::new(head), recent: Recent::default() });
         let older = Mutex::new(LruCache::new(NonZeroUsize::new(OLDER_BLOCKS).expect("not zero")));
-        Self { storage, durability, genesis, state, tip, older, applied }
+        Self { storage, durability, genesis, state, tip, older, retention: Retention::default(), applied }
+    }
+
+    /// From now on keeps bodies and receipts of the last `blocks` blocks, at least those whose nonces count; `None` keeps all that are
+    /// here. What is older goes with the blocks that are committed, a few with each.
+    pub fn keep(&self, blocks: Option<u64>) {
+        self.retention.keep(blocks);
+    }
+
+    /// The lowest height above 0 whose body and receipts are here; block 0 always is.
+    pub fn kept_from(&self) -> u64 {
+        self.retention.first()
     }
 
     /// Commits blocks that follow the head, in order, and moves the head. With several blocks one sync serves all of them.
@@ -130,15 +154,19 @@ impl BlockChain {
         let mut applied = self.applied.lock();
         let mut head = self.head();
         let commits = self.behind_head(commits, &head)?;
+        let mut kept_from = if self.retention.is_bounded() { facts::kept_from(&|space, key| self.storage.get(space, key))? } else { 0 };
         let stored = self.storage.height()?;
         for (index, commit) in commits.iter().enumerate() {
             let number = commit.block.header.number;
             assert_eq!(number, head.header.number + 1, "blocks are committed in height order");
             assert_eq!(commit.block.header.parent_hash, head.hash, "a block builds on the one before");
-            let (batch, next) = encode(commit, head.totals);
+            let (mut batch, next) = encode(commit, head.totals);
             // What storage took before a failure is below its marker; the marker's own block is committed again for its durability.
             if stored.is_none_or(|stored| number >= stored) {
                 let last = index + 1 == commits.len();
+                if stored.is_none_or(|stored| number > stored) {
+                    kept_from = self.retention.prune(&mut batch, kept_from, number);
+                }
                 self.storage.commit(number, &batch, if last { self.durability } else { Durability::Process })?;
             }
             if number > *applied {
@@ -196,7 +224,7 @@ impl BlockChain {
 
     /// The commitment to the state as of the last batch in storage: of the head, unless a commit is under way.
     pub fn commitment(&self) -> Result<StateCommitment, StorageError> {
-        read_commitment(&*self.storage)
+        read_commitment(&|space, key| self.storage.get(space, key))
     }
 
     /// A block from memory, and whether there can be one.
@@ -224,8 +252,8 @@ impl BlockChain {
             Found::Nothing => return Ok(None),
             Found::Stored => {}
         }
-        let block = read_block(&*self.storage, number)?.ok_or_else(|| at_height(number)(corrupt("block header", "missing")))?;
-        let block = Arc::new(block);
+        let found = read_block(&|space, key| self.storage.get(space, key), number).map_err(|error| self.unless_pruned(number, error))?;
+        let block = Arc::new(found.ok_or_else(|| at_height(number)(corrupt("block header", "missing")))?);
         if weight(&block) <= OLDER_BLOCK_BYTES {
             self.older.lock().put(number, Arc::clone(&block));
         }
@@ -239,7 +267,7 @@ impl BlockChain {
             Found::Nothing => return Ok(None),
             Found::Stored => {}
         }
-        let found = read_header(&*self.storage, number)?;
+        let found = read_header(&|space, key| self.storage.get(space, key), number)?;
         let (header, signatures) = found.ok_or_else(|| at_height(number)(corrupt("block header", "missing")))?;
         let hash = header.hash();
         Ok(Some((header, hash, signatures)))
@@ -292,7 +320,8 @@ impl BlockChain {
         index: u32,
         decode: impl Fn(&[u8]) -> Result<T, StorageError>,
     ) -> Result<Option<T>, StorageError> {
-        let blob = read_blob(&*self.storage, space, number)?;
+        let get: Get<'_> = &|space, key| self.storage.get(space, key);
+        let blob = read_blob(get, space, number).map_err(|error| self.unless_pruned(number, error))?;
         let item = || {
             let packed = Packed::open(&blob, place(space))?;
             if index as usize >= packed.len() {
@@ -303,12 +332,18 @@ impl BlockChain {
         item().map_err(at_height(number))
     }
 
+    /// Why a block could not be read: it may have been pruned meanwhile, which is no damage.
+    fn unless_pruned(&self, number: u64, error: StorageError) -> StorageError {
+        let first = self.kept_from();
+        if number > 0 && number < first { StorageError::Pruned { number, first } } else { error }
+    }
+
     /// The nonces of the blocks within the block-limit window, ascending by height.
     pub fn recent_nonces(&self) -> Result<Vec<(u64, Vec<B256>)>, StorageError> {
         let head = self.head().header.number;
         let first = head.saturating_sub(BLOCK_LIMIT_WINDOW - 1);
         let read = |number: u64| {
-            let blob = read_blob(&*self.storage, Space::Nonces, number)?;
+            let blob = read_blob(&|space, key| self.storage.get(space, key), Space::Nonces, number)?;
             Ok((number, records::decode_nonces(&blob).map_err(at_height(number))?))
         };
         (first..=head).map(read).collect()
@@ -339,12 +374,13 @@ fn place(space: Space) -> &'static str {
     }
 }
 
-fn read_blob(storage: &dyn Storage, space: Space, number: u64) -> Result<Vec<u8>, StorageError> {
-    storage.get(space, &height_key(number))?.ok_or_else(|| at_height(number)(corrupt(place(space), "missing")))
+fn read_blob(get: Get<'_>, space: Space, number: u64) -> Result<Vec<u8>, StorageError> {
+    get(space, &height_key(number))?.ok_or_else(|| at_height(number)(corrupt(place(space), "missing")))
 }
 
-fn read_header(storage: &dyn Storage, number: u64) -> Result<Option<(BlockHeader, Vec<BlockSignature>)>, StorageError> {
-    let Some(bytes) = storage.get(Space::Header, &height_key(number))? else { return Ok(None) };
+/// Reads a header with its signatures; `None` when there is none at that height.
+pub fn read_header(get: Get<'_>, number: u64) -> Result<Option<(BlockHeader, Vec<BlockSignature>)>, StorageError> {
+    let Some(bytes) = get(Space::Header, &height_key(number))? else { return Ok(None) };
     let (header, signatures) = records::decode_header(&bytes).map_err(at_height(number))?;
     if header.number != number {
         return Err(at_height(number)(corrupt("block header", format!("it says height {}", header.number))));
@@ -353,17 +389,17 @@ fn read_header(storage: &dyn Storage, number: u64) -> Result<Option<(BlockHeader
 }
 
 /// The commitment to the state of the last batch in a database.
-pub fn read_commitment(storage: &dyn Storage) -> Result<StateCommitment, StorageError> {
-    let bytes = storage.get(Space::Meta, meta::COMMITMENT)?.ok_or_else(|| corrupt("state commitment", "missing"))?;
+pub fn read_commitment(get: Get<'_>) -> Result<StateCommitment, StorageError> {
+    let bytes = get(Space::Meta, meta::COMMITMENT)?.ok_or_else(|| corrupt("state commitment", "missing"))?;
     StateCommitment::from_bytes(&bytes).ok_or_else(|| corrupt("state commitment", "wrong size"))
 }
 
-/// Reads a whole block from a database; `None` when it has no header there.
-pub fn read_block(storage: &dyn Storage, number: u64) -> Result<Option<Block>, StorageError> {
-    let Some((header, signatures)) = read_header(storage, number)? else { return Ok(None) };
-    let body = read_blob(storage, Space::Body, number)?;
+/// Reads a whole block; `None` when it has no header there.
+pub fn read_block(get: Get<'_>, number: u64) -> Result<Option<Block>, StorageError> {
+    let Some((header, signatures)) = read_header(get, number)? else { return Ok(None) };
+    let body = read_blob(get, Space::Body, number)?;
     let transactions = records::unpack(&body, place(Space::Body), records::decode_transaction).map_err(at_height(number))?;
-    let blob = read_blob(storage, Space::Receipts, number)?;
+    let blob = read_blob(get, Space::Receipts, number)?;
     let receipts = records::unpack(&blob, place(Space::Receipts), records::decode_receipt).map_err(at_height(number))?;
     if receipts.len() != transactions.len() {
         let detail = format!("{} of them for {} transactions", receipts.len(), transactions.len());

@@ -91,6 +91,8 @@ pub enum Input {
         /// The hash there.
         hash: B256,
     },
+    /// This node keeps no blocks below this height, but for block 0.
+    Keeps(u64),
     /// A check has ended.
     Checked {
         /// Of the effect.
@@ -179,6 +181,8 @@ pub struct SyncEngine {
     deliveries: u32,
     status_sent_ms: u64,
     status_is_news: bool,
+    /// The lowest block above 0 that this node can serve.
+    kept_from: u64,
 }
 
 impl SyncEngine {
@@ -197,6 +201,7 @@ impl SyncEngine {
             deliveries: 0,
             status_sent_ms: 0,
             status_is_news: true,
+            kept_from: 1,
         }
     }
 
@@ -215,6 +220,7 @@ impl SyncEngine {
             Input::Sealers(sealers) => self.config.sealers = sealers,
             Input::Frame { from, payload } => self.frame(from, &payload, now_ms, &mut effects),
             Input::Head { height, hash } => self.head(height, hash, now_ms, &mut effects),
+            Input::Keeps(from) => self.kept_from = from,
             Input::Checked { ticket, verdict } => self.checked(ticket, verdict, now_ms, &mut effects),
             Input::Refused { from, reason } => self.accuse(from, &reason, now_ms, &mut effects),
             Input::Served { bytes } => self.serving.done(bytes, now_ms),
@@ -257,6 +263,7 @@ impl SyncEngine {
             blocks_per_s: speed,
             bytes_per_s: self.meter.bytes_per_s,
             remaining_s: (speed > 0).then(|| left / speed.max(1)),
+            out_of_reach: self.peers.out_of_reach(own.0),
             held_blocks: self.download.held_blocks(),
             held_bytes: self.download.held_bytes(),
             peers: self.peers.connected().map(peer).collect(),
@@ -271,15 +278,15 @@ impl SyncEngine {
 
     fn status(&self) -> Bytes {
         let SyncConfig { genesis, height, hash, .. } = self.config;
-        SyncMessage::Status { version: VERSION, genesis, height, hash }.encode()
+        SyncMessage::Status { version: VERSION, genesis, height, hash, kept_from: self.kept_from }.encode()
     }
 
     fn frame(&mut self, from: NodeId, payload: &Bytes, now_ms: u64, effects: &mut Vec<Effect>) {
         let Some(peer) = self.peers.0.get_mut(&from).filter(|peer| peer.is_connected) else { return };
         match SyncMessage::decode(payload) {
-            Ok(SyncMessage::Status { version, genesis, height, hash }) => {
+            Ok(SyncMessage::Status { version, genesis, height, hash, kept_from }) => {
                 let is_ours = version == VERSION && genesis == self.config.genesis;
-                peer.claim = is_ours.then_some(Claim { height, hash });
+                peer.claim = is_ours.then_some(Claim { height, hash, kept_from });
                 if genesis != self.config.genesis {
                     self.accuse(from, "it runs this group from another genesis block", now_ms, effects);
                 }
@@ -288,12 +295,28 @@ impl SyncEngine {
                 if count == 0 || height > self.config.height {
                     let nothing = SyncMessage::Blocks { id, from: height, blocks: Vec::new() };
                     effects.push(Effect::Send { to: from, payload: nothing.encode() });
+                } else if height > 0 && height < self.kept_from {
+                    let pruned = SyncMessage::Pruned { id, kept_from: self.kept_from };
+                    effects.push(Effect::Send { to: from, payload: pruned.encode() });
                 } else {
                     self.serving.ask(from, Asked { id, from: height, count, max_bytes });
                 }
             }
             Ok(SyncMessage::Blocks { id, from: height, blocks }) => self.blocks(from, id, (height, blocks), now_ms, effects),
+            Ok(SyncMessage::Pruned { id, kept_from }) => self.pruned(from, id, kept_from),
             Err(error) => self.accuse(from, &format!("its message cannot be read: {error}"), now_ms, effects),
+        }
+    }
+
+    /// A peer dropped blocks after it had said that it keeps them: no lie, but others have to be asked.
+    fn pruned(&mut self, from: NodeId, id: u64, kept_from: u64) {
+        let Some(request) = self.download.request(id).copied().filter(|request| request.peer == from) else { return };
+        self.download.take_request(id);
+        let Some(peer) = self.peers.0.get_mut(&from) else { return };
+        peer.in_flight = peer.in_flight.saturating_sub(1);
+        // Whatever it says: it did not serve this height, so it is asked for later ones alone until its next status.
+        if let Some(claim) = &mut peer.claim {
+            claim.kept_from = kept_from.max(request.from.saturating_add(1));
         }
     }
 

@@ -4,6 +4,9 @@
 /// A client constant: SDKs add 500 or 600 (`spec/client-protocol.md` 1.5).
 pub const BLOCK_LIMIT_WINDOW: u64 = 1_000;
 
+/// Blocks whose bodies and receipts a node keeps at least: the window, and as many again for peers that catch up and clients that look back.
+pub const LEAST_KEPT_BLOCKS: u64 = 2 * BLOCK_LIMIT_WINDOW;
+
 /// Encoded size of one transaction. The largest contract (256 KiB) with constructor arguments is well below; the reference node has no bound of its own.
 pub const MAX_TRANSACTION_BYTES: usize = 4 << 20;
 

@@ -188,6 +188,10 @@ pub fn group_ini() -> &'static str {
     ; requests a second for this group
     ;limit_req=1000
 
+[millrace]
+    ; transactions and receipts of the last blocks that are kept, at least 2000; all without this line. Headers and state always stay
+    ;keep_blocks=100000
+
 ; if any stand here, the only clients of the channel port that see the group; scripts/reload_sdk_allowlist.sh puts changes in force
 [sdk_allowlist]
     ;public_key.0=

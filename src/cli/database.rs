@@ -1,4 +1,12 @@
-//! `millrace db verify|stats`: reads databases, changes nothing.
+//! `millrace db`: looks into databases, moves their blocks, and makes and restores snapshots of their state.
+//!
+//! Whatever only reads works beside a running node: it opens the database for reading as of that moment. Import and restore write, so the
+//! group must not run; the database's own lock sees to that.
+
+mod bar;
+mod blocks;
+mod figures;
+mod snapshot;
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,13 +15,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
 use millrace_base::GroupId;
 use millrace_base::fault::{Fault, FaultKind};
 use millrace_core::Storage;
 use millrace_ledger::verify::{Progress, Report, VerifyError, verify_database};
 
-use crate::config::{GroupConfig, NodeConfig, StorageConfig};
+use self::bar::Bar;
+use crate::config::{GroupConfig, NodeConfig};
 use crate::node::{DatabasePlace, open_read_only};
 
 /// Commands about databases.
@@ -21,14 +29,21 @@ use crate::node::{DatabasePlace, open_read_only};
 pub enum DatabaseCommand {
     /// Check every block, signature, index and the state root. Exit code 1 when damage is found.
     Verify(Selection),
-    /// Print figures of the storage engine.
-    Stats(Selection),
+    /// Print heights, counters, the oldest block that is kept, and sizes.
+    Stats(figures::StatsArguments),
+    /// Write blocks into a file: with transactions, receipts and signatures.
+    Export(blocks::ExportArguments),
+    /// Take blocks from files into a group that does not run: each verified and executed.
+    Import(blocks::ImportArguments),
+    /// Make, check and restore snapshots of a group's state.
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
 }
 
 /// Which databases.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  millrace db verify --dir nodes/127.0.0.1/node0\n  millrace db stats --dir nodes/127.0.0.1/node0 --group 1\n\nStop the node first: a database that is being written may look damaged."
+    after_help = "Examples:\n  millrace db verify --dir nodes/127.0.0.1/node0\n  millrace db stats --dir nodes/127.0.0.1/node0 --group 1\n\nTo verify, stop the node first: a database that is being written may look damaged."
 )]
 pub struct Selection {
     /// A node's directory, its data directory, or the database of one group.
@@ -43,13 +58,44 @@ pub struct Selection {
 pub fn database(command: DatabaseCommand) -> Result<ExitCode, Fault> {
     match command {
         DatabaseCommand::Verify(selection) => verify(&selection),
-        DatabaseCommand::Stats(selection) => stats(&selection),
+        DatabaseCommand::Stats(arguments) => figures::stats(&arguments),
+        DatabaseCommand::Export(arguments) => blocks::export(&arguments),
+        DatabaseCommand::Import(arguments) => blocks::import(&arguments),
+        DatabaseCommand::Snapshot(command) => snapshot::snapshot(&command),
     }
 }
 
 /// A group id on the command line.
 pub fn parse_group(text: &str) -> Result<GroupId, String> {
     text.parse().ok().and_then(GroupId::new).ok_or_else(|| "a group is a number from 1 to 32767".into())
+}
+
+/// One group of a node.
+#[derive(Args, Debug)]
+pub struct NodeGroup {
+    /// The node's directory, with its config.ini.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// The group.
+    #[arg(long, value_name = "G", value_parser = parse_group)]
+    group: GroupId,
+}
+
+impl NodeGroup {
+    /// The group's configuration.
+    fn read(&self) -> Result<GroupConfig, Fault> {
+        let file = self.dir.join("config.ini");
+        let groups = NodeConfig::read_groups(&file)?;
+        let known: Vec<String> = groups.iter().map(|group| group.genesis.group.to_string()).collect();
+        groups.into_iter().find(|group| group.genesis.group == self.group).ok_or_else(|| {
+            let what = format!("the node of {} has no group {}", file.display(), self.group);
+            Fault::new(
+                FaultKind::Operation,
+                what,
+                format!("its groups: {}; a new group needs its group.N.genesis and .ini there", known.join(", ")),
+            )
+        })
+    }
 }
 
 /// One database: what to call it, and where it lies.
@@ -105,12 +151,12 @@ fn on_servers(selection: &Selection) -> Result<Vec<(GroupId, DatabasePlace)>, Fa
     if !file.is_file() {
         return Ok(Vec::new());
     }
-    let place = |group: GroupConfig| match group.storage {
-        StorageConfig::Mysql(config) => Some((group.genesis.group, DatabasePlace::Server(config))),
-        StorageConfig::RocksDb => None,
+    let place = |group: &GroupConfig| match DatabasePlace::from(group) {
+        DatabasePlace::Directory(_) => None,
+        server => Some((group.genesis.group, server)),
     };
     let groups = NodeConfig::read_groups(&file)?;
-    Ok(groups.into_iter().filter_map(place).filter(|(group, _)| selection.group.is_none_or(|wanted| wanted == *group)).collect())
+    Ok(groups.iter().filter_map(place).filter(|(group, _)| selection.group.is_none_or(|wanted| wanted == *group)).collect())
 }
 
 fn verify(selection: &Selection) -> Result<ExitCode, Fault> {
@@ -120,9 +166,10 @@ fn verify(selection: &Selection) -> Result<ExitCode, Fault> {
         let started = Instant::now();
         match verify_with_progress(&name, &storage) {
             Ok(report) => {
-                let Report { height, head, transactions, state_values, state_root, state } = report;
+                let Report { height, head, transactions, kept_from, state_values, state_root, state } = report;
+                let kept = if kept_from > 1 { format!(" (bodies from {kept_from} on)") } else { String::new() };
                 super::print(&format!(
-                    "{name}: clean: blocks 0 to {height}, {transactions} transactions, {state_values} values of {state} state, head {head}, state root {state_root} ({:.1} s)\n",
+                    "{name}: clean: blocks 0 to {height}{kept}, {transactions} transactions, {state_values} values of {state} state, head {head}, state root {state_root} ({:.1} s)\n",
                     started.elapsed().as_secs_f64()
                 ))?;
             }
@@ -140,42 +187,13 @@ fn remedy(place: &DatabasePlace) -> String {
 }
 
 fn verify_with_progress(name: &str, storage: &Arc<dyn Storage>) -> Result<Report, VerifyError> {
-    let bar = ProgressBar::new(0).with_message(name.to_owned());
-    bar.set_style(style("{msg} [{wide_bar}] {human_pos}/{human_len} blocks, {eta} left"));
-    let mut in_state = false;
+    let mut bar = Bar::new(name);
     let report = verify_database(storage, &mut |progress| match progress {
-        Progress::Blocks(done, all) => {
-            bar.set_length(all);
-            bar.set_position(done);
-        }
-        Progress::State(done) => {
-            if !in_state {
-                in_state = true;
-                bar.set_style(style("{msg} {spinner} {human_pos} state values"));
-            }
-            bar.set_position(done);
-        }
+        Progress::Blocks(done, all) => bar.show("blocks", done, all),
+        Progress::State(done) => bar.show("state values", done, 0),
     });
-    bar.finish_and_clear();
+    bar.end();
     report
-}
-
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).expect("the templates are constants with known fields")
-}
-
-fn stats(selection: &Selection) -> Result<ExitCode, Fault> {
-    for (name, place) in databases(selection)? {
-        let storage = open_read_only(&place)?;
-        let fault = |error| Fault::new(FaultKind::Storage, format!("{name}: {error}"), "run `millrace db verify` on it");
-        let height = storage.height().map_err(fault)?.map_or("none".to_owned(), |height| height.to_string());
-        let mut text = format!("{name}: {place}\n  height: {height}\n");
-        for (figure, value) in storage.stats().map_err(fault)? {
-            text.push_str(&format!("  {figure}: {value}\n"));
-        }
-        super::print(&text)?;
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -111,6 +111,7 @@ fn group_config(genesis: GroupGenesis, ini: &Checked, data_dir: &Path) -> Result
         },
         min_block_generation_time_ms: interval_ms,
         requests_per_second: ini.number("flow_control", "limit_req"),
+        keep_blocks: ini.number("millrace", "keep_blocks"),
         clients: GroupClients::default(),
     })
 }

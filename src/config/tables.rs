@@ -2,6 +2,7 @@
 //! `[millrace]` and `[evm]`. Ranges are those of 2.x where it has one; see [`super::schema`] for how they are applied.
 
 use millrace_administration::pbft::WINDOW;
+use millrace_base::limits::LEAST_KEPT_BLOCKS;
 
 use super::schema::{Effect, Form, Key, Section};
 
@@ -253,5 +254,6 @@ pub const GROUP: &[Section] = &[
         ],
     ),
     section("sdk_allowlist", &[used("public_key.N", Form::SdkKey)]),
+    section("millrace", &[used("keep_blocks", number(LEAST_KEPT_BLOCKS, MAX_SETTING, "blocks"))]),
     section("tx_execute", &[idle("enable_parallel", Form::Flag, "the scheduler decides block by block; results are the same")]),
 ];

@@ -108,6 +108,11 @@ pub fn encode_transaction(transaction: &VerifiedTx) -> Vec<u8> {
     bytes
 }
 
+/// The signed part of an encoded transaction: what travels. The sender before it is this node's own finding; others find their own.
+pub fn signed_part(bytes: &[u8]) -> Result<&[u8], StorageError> {
+    bytes.get(Address::len_bytes()..).ok_or_else(|| corrupt("transaction", "too short"))
+}
+
 /// The inverse of [`encode_transaction`].
 pub fn decode_transaction(bytes: &[u8]) -> Result<VerifiedTx, StorageError> {
     let (sender, encoded) = bytes.split_at_checked(20).ok_or_else(|| corrupt("transaction", "too short"))?;

@@ -82,7 +82,8 @@ impl Batch {
     }
 }
 
-/// Why an engine could not do its work. All variants are operator faults or damage, never a matter of the data's meaning.
+/// Why an engine could not do its work, or a chain in it could not be read. Operator faults and damage, never a matter of the data's
+/// meaning, and what an operator chose not to keep.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     /// The device is full.
@@ -113,6 +114,17 @@ pub enum StorageError {
         /// The stored marker.
         marker: Option<u64>,
     },
+    /// A block's body and receipts are not kept here: they were pruned, or the chain was restored from a snapshot above them.
+    #[error("block {number} is not kept on this node: it keeps transactions and receipts from block {first} on")]
+    Pruned {
+        /// The block.
+        number: u64,
+        /// The first block that is kept.
+        first: u64,
+    },
+    /// A restore from a snapshot ended before it was complete.
+    #[error("the database holds a restore from a snapshot that was cut short")]
+    Unfinished,
     /// The database's server does not answer, or takes no writes for now. Nothing is lost; the same call may succeed later.
     #[error("{place} is not available: {detail}")]
     Unavailable {

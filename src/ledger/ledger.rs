@@ -15,10 +15,11 @@ use millrace_administration::engine::EngineStatus;
 use millrace_administration::sync::SyncProgress;
 use millrace_administration::{Epoch, Faults};
 use millrace_base::{B256, Block, BlockHeader, ChainId, GroupId, KeyPair, VerifiedTx};
+use millrace_core::overlay::Writes;
 use millrace_core::state::StateReader;
 use millrace_core::storage::StorageView;
 use millrace_core::table::system::{self, Members};
-use millrace_core::{Durability, Storage, StorageError};
+use millrace_core::{Durability, StateKey, Storage, StorageError};
 use millrace_vm::{BlockHashes, EvmRules};
 use parking_lot::RwLock;
 
@@ -379,6 +380,21 @@ pub fn epoch_at(state: &dyn StateReader, number: u64, faults: Faults) -> Result<
     })
 }
 
+/// The epoch behind block `number`, when its writes changed what governs; `after` gives the state with them.
+pub fn changed_epoch<S: StateReader>(
+    epoch: &Epoch,
+    number: u64,
+    writes: &Writes,
+    after: impl FnOnce() -> Arc<S>,
+) -> Result<Option<Epoch>, StorageError> {
+    let governs = |key: &StateKey| matches!(key, StateKey::Row(table, _) if system::governs(table));
+    if !writes.iter().any(|(key, _)| governs(key)) {
+        return Ok(None);
+    }
+    let next = epoch_at(&*after(), number + 1, epoch.faults)?;
+    Ok(Some(next).filter(|next| !next.same_rules(epoch)))
+}
+
 /// Settings are stored verbatim; `+5` and `05` are accepted spellings (correction 22 of the recordings).
 fn parse_setting(text: &str) -> Option<u64> {
     text.strip_prefix('+').unwrap_or(text).parse().ok()
@@ -391,7 +407,7 @@ fn head_view(chain: &BlockChain) -> Result<HeadView, StorageError> {
 }
 
 /// The last block must be whole: its roots recomputed, and the stored accumulator equal to its state root.
-fn check_head(chain: &BlockChain, group: GroupId) -> Result<(), OpenError> {
+pub(crate) fn check_head(chain: &BlockChain, group: GroupId) -> Result<(), OpenError> {
     let damaged = |detail: String| OpenError::DamagedHead { group, detail };
     let head = chain.head();
     if head.header.number == 0 {

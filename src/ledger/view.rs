@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use millrace_base::transaction::DecodeError;
 use millrace_base::{Address, B256, Block, BlockHeader, BlockSignature, Bytes, ChainId, GroupId, NodeId, Refusal, U256, VerifiedTx};
-use millrace_core::StorageError;
+pub use millrace_core::StorageError;
 pub use millrace_core::mpt::{AccountProof, SlotProof};
 
 /// The last committed block of a group.
@@ -188,9 +188,13 @@ pub trait LedgerView: Send + Sync {
     fn head(&self) -> Head;
     /// Whether this node is sealer or observer of the group (`spec/client-protocol.md` 2.6).
     fn is_member(&self) -> bool;
-    /// A whole block; recent ones come from memory.
+    /// A whole block; recent ones come from memory. [`StorageError::Pruned`] below [`Self::kept_from`].
     fn block(&self, number: u64) -> Result<Option<Arc<Block>>, StorageError>;
-    /// A header without the body.
+    /// The lowest height above 0 whose transactions and receipts are kept: 1 on a node that keeps all. It may rise at any time.
+    fn kept_from(&self) -> u64 {
+        1
+    }
+    /// A header without the body; kept of every block.
     fn header(&self, number: u64) -> Result<Option<Arc<SignedHeader>>, StorageError>;
     /// Height of a block hash.
     fn number_of(&self, hash: B256) -> Result<Option<u64>, StorageError>;

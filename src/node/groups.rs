@@ -25,7 +25,7 @@ use parking_lot::{Mutex, RwLock};
 use super::group_status;
 use crate::chain_build::templates;
 use crate::config::group as files;
-use crate::config::{GroupConfig, NodeConfig, StorageConfig};
+use crate::config::{GroupConfig, GroupGenesis, NodeConfig, StorageConfig};
 
 /// Raw transactions of one group that may wait for verification, bytes.
 const INGRESS_BYTES: usize = 64 << 20;
@@ -297,21 +297,9 @@ impl Groups {
     }
 
     fn ledger_over(&self, group: &GroupConfig, storage: Arc<dyn Storage>) -> Result<Ledger, Fault> {
-        let genesis = &group.genesis;
         let ledger = LedgerConfig {
             chain_id: self.config.chain_id,
-            genesis: Genesis {
-                group: genesis.group,
-                timestamp_ms: genesis.timestamp_ms,
-                sealers: genesis.sealers.clone(),
-                consensus: genesis.consensus,
-                tx_count_limit: genesis.tx_count_limit,
-                tx_gas_limit: genesis.tx_gas_limit,
-                consensus_timeout_s: genesis.consensus_timeout_s,
-                rules: genesis.rules,
-                state: genesis.state,
-                mark: genesis.mark(),
-            },
+            genesis: genesis_of(&group.genesis),
             key: self.config.key.clone(),
             durability: self.config.durability,
             cache_bytes: usize::try_from(self.cache_bytes).unwrap_or(usize::MAX),
@@ -321,7 +309,25 @@ impl Groups {
             min_interval_ms: group.min_block_generation_time_ms,
             ingress_bytes: INGRESS_BYTES,
         };
-        Ledger::open(ledger, storage).map_err(|error| open_fault(&group.database(), error))
+        let ledger = Ledger::open(ledger, storage).map_err(|error| open_fault(&group.database(), error))?;
+        ledger.chain().keep(group.keep_blocks);
+        Ok(ledger)
+    }
+}
+
+/// What block 0 of a group is made of.
+pub(crate) fn genesis_of(genesis: &GroupGenesis) -> Genesis {
+    Genesis {
+        group: genesis.group,
+        timestamp_ms: genesis.timestamp_ms,
+        sealers: genesis.sealers.clone(),
+        consensus: genesis.consensus,
+        tx_count_limit: genesis.tx_count_limit,
+        tx_gas_limit: genesis.tx_gas_limit,
+        consensus_timeout_s: genesis.consensus_timeout_s,
+        rules: genesis.rules,
+        state: genesis.state,
+        mark: genesis.mark(),
     }
 }
 
@@ -344,7 +350,7 @@ fn failed(place: &Path, error: &dyn std::fmt::Display) -> GroupChangeError {
     GroupChangeError::Failed(format!("{}: {error}", place.display()))
 }
 
-fn open_fault(place: &str, error: OpenError) -> Fault {
+pub(crate) fn open_fault(place: &str, error: OpenError) -> Fault {
     match error {
         OpenError::Storage(error) => storage_fault(place, &error),
         OpenError::OtherChain { .. } => Fault::new(
@@ -361,7 +367,7 @@ fn open_fault(place: &str, error: OpenError) -> Fault {
 }
 
 /// What an operator can do about a storage error.
-pub(super) fn storage_fault(place: &str, error: &StorageError) -> Fault {
+pub(crate) fn storage_fault(place: &str, error: &StorageError) -> Fault {
     let (kind, remedy) = match error {
         StorageError::Full { .. } => (FaultKind::Disk, "free space on the device, then start again; nothing committed is lost"),
         StorageError::Locked { .. } | StorageError::TakenOver { .. } => {
@@ -370,6 +376,11 @@ pub(super) fn storage_fault(place: &str, error: &StorageError) -> Fault {
         StorageError::Corrupt { .. } => {
             (FaultKind::Storage, "restore the database from a copy; `millrace db verify` shows what is damaged")
         }
+        StorageError::Unfinished => (
+            FaultKind::Storage,
+            "run the same `millrace db snapshot restore` again: it goes on where it stopped; or remove the directory to start from nothing",
+        ),
+        StorageError::Pruned { .. } => (FaultKind::Storage, "use a node that keeps all blocks, or a snapshot instead of blocks"),
         StorageError::Unavailable { .. } => {
             (FaultKind::Storage, "see to the database server or to the section [storage] of the group's file; nothing committed is lost")
         }

@@ -157,6 +157,7 @@ fn sync(ledger: &Ledger, network: &NetworkReport) -> SyncReport {
         blocks_per_s: progress.blocks_per_s,
         bytes_per_s: progress.bytes_per_s,
         remaining_s: progress.remaining_s,
+        out_of_reach: progress.out_of_reach,
         held_blocks: progress.held_blocks,
         downloaded_blocks: counters.downloaded_blocks.load(Ordering::Relaxed),
         downloaded_bytes: counters.downloaded_bytes.load(Ordering::Relaxed),

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use millrace_base::hex;
 use millrace_base::rlp::RlpError;
 use millrace_base::transaction::DecodeError;
-use millrace_ledger::view::{CallError, StateError, SubmitError};
+use millrace_ledger::view::{CallError, StateError, StorageError, SubmitError};
 
 use crate::limits::MAX_ECHO_BYTES;
 
@@ -109,8 +109,14 @@ impl RpcError {
         Self::internal("boost::wrapexcept<dev::eth::TransactionRefused>", &comment(reason))
     }
 
-    /// Storage failed; the details are for the operator, who finds them in the log too.
-    pub fn storage(error: &impl std::fmt::Display) -> Self {
+    /// The code of a block that this node does not keep any more. Not of the reference node, which keeps all: another node may have it.
+    pub const PRUNED_CODE: i32 = -40_100;
+
+    /// Storage failed, and the details are for the operator, who finds them in the log too; or the block is not kept here.
+    pub fn storage(error: &StorageError) -> Self {
+        if let StorageError::Pruned { .. } = error {
+            return Self::method(Self::PRUNED_CODE, error.to_string());
+        }
         tracing::error!(%error, "a client's request failed on storage");
         Self::internal("millrace::StorageError", &comment(&error.to_string()))
     }

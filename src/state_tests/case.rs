@@ -8,6 +8,7 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
+use millrace_access::blockchain::facts::Get;
 use millrace_access::blockchain::{self, BlockChain, Commit};
 use millrace_access::verifier::{BlockExecutor, BlockOrder, Crew, ExecutedBlock, Mode, TransactionRunner};
 use millrace_base::{B256, Block, BlockHeader, Bytes, KeyPair, LogEntry, NodeId, Receipt, Transaction, U256, VerifiedTx, keccak256};
@@ -188,8 +189,9 @@ pub(super) fn execute(
 
 fn read_back(storage: &Arc<dyn Storage>) -> Result<Outcome, StorageError> {
     let height = storage.height()?.unwrap_or_default();
-    let block = blockchain::read_block(&**storage, height)?.ok_or_else(|| StorageError::Engine("the block is missing".into()))?;
-    let commitment = blockchain::read_commitment(&**storage)?;
+    let get: Get<'_> = &|space, key| storage.get(space, key);
+    let block = blockchain::read_block(get, height)?.ok_or_else(|| StorageError::Engine("the block is missing".into()))?;
+    let commitment = blockchain::read_commitment(get)?;
     let header = &block.header;
     if (commitment.state_root(), commitment.db_hash()) != (header.state_root, header.db_hash) {
         return Err(StorageError::Engine("the header has other roots than the stored state".into()));

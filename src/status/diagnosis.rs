@@ -283,6 +283,14 @@ fn judge_heights(running: &RunningGroup, findings: &mut Findings) {
         let text = format!("This node is {} blocks behind (height {} of {known}): {progress}.", known - running.height, running.height);
         findings.add(Level::Degraded, text);
     }
+    if let Some(lowest) = sync.out_of_reach {
+        let text = format!(
+            "No connected member keeps block {}, which this node needs next, only blocks from {lowest} on: connect a node that keeps all, or \
+             restore a snapshot (`millrace db snapshot`).",
+            running.height + 1
+        );
+        findings.add(Level::Degraded, text);
+    }
     for sealer in &running.consensus.sealers {
         if sealer.link == Link::Connected && sealer.heard_ms > 0 && sealer.height + WINDOW < highest.max(running.height) {
             let behind = highest.max(running.height) - sealer.height;

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use millrace_administration::sync::message::SyncMessage;
+use millrace_administration::sync::message::{SyncMessage, VERSION};
 use millrace_base::B256;
 use serde_json::json;
 
@@ -79,7 +79,7 @@ fn member_that_lies_and_floods_costs_bounded_memory_and_holds_nobody_up() {
     for round in 0..50u64 {
         for session in &mut sessions {
             for claim in [height + 10_000, i64::MAX as u64, u64::MAX] {
-                session.send_frame(SYNC, 1, &SyncMessage::Status { version: 1, genesis, height: claim, hash }.encode());
+                session.send_frame(SYNC, 1, &SyncMessage::Status { version: VERSION, genesis, height: claim, hash, kept_from: 1 }.encode());
             }
             for (from, count) in [(0, 0), (0, 1), (1, 1_000), (0, u32::MAX), (u64::MAX, u32::MAX)] {
                 session.send_frame(SYNC, 1, &SyncMessage::Request { id: round, from, count, max_bytes: u32::MAX }.encode());

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use millrace_administration::sync::message::SyncMessage;
+use millrace_administration::sync::message::{SyncMessage, VERSION};
 use millrace_base::{Address, B256};
 use serde_json::json;
 
@@ -41,7 +41,7 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 fn attempts(genesis: B256, height: u64) -> Vec<(u8, Vec<u8>)> {
     let claims = [height + 10_000, 1 << 62, i64::MAX as u64, u64::MAX].map(|height| {
         let hash = B256::repeat_byte(0xaa);
-        SyncMessage::Status { version: 1, genesis, height, hash }.encode().to_vec()
+        SyncMessage::Status { version: VERSION, genesis, height, hash, kept_from: 1 }.encode().to_vec()
     });
     let requests = [(0, 1), (0, 1_000), (1, u32::MAX), (height, 128), (u64::MAX, u32::MAX)]
         .map(|(from, count)| SyncMessage::Request { id: 7, from, count, max_bytes: u32::MAX }.encode().to_vec());

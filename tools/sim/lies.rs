@@ -33,10 +33,10 @@ impl Lies {
                 let blocks = self.twist_blocks(group, from, blocks);
                 SyncMessage::Blocks { id, from, blocks }.encode()
             }
-            Ok(SyncMessage::Status { version, genesis, height, hash }) if self.dice.percent(60) => {
+            Ok(SyncMessage::Status { version, genesis, height, hash, kept_from }) if self.dice.percent(60) => {
                 let (more, hash) =
                     (self.dice.pick(&[0, 1, 1, 2, 1_000]), B256::from(U256::from(self.dice.next()) ^ U256::from_be_bytes(hash.0)));
-                SyncMessage::Status { version, genesis, height: height + more, hash }.encode()
+                SyncMessage::Status { version, genesis, height: height + more, hash, kept_from }.encode()
             }
             _ => payload,
         }

@@ -67,6 +67,8 @@ pub(super) struct GroupSync {
     /// Of the input in hand.
     now_ms: u64,
     published: SyncStatus,
+    /// The lowest block above 0 that the machine was told to be kept.
+    kept_from: u64,
 }
 
 impl GroupSync {
@@ -94,7 +96,9 @@ impl GroupSync {
             next_warning_ms: 0,
             now_ms,
             published: SyncStatus::default(),
+            kept_from: 1,
         };
+        group.look_at_what_is_kept(outputs, now_ms);
         group.update_members(outputs, now_ms);
         group
     }
@@ -175,8 +179,17 @@ impl GroupSync {
     /// The chain has grown.
     pub fn committed(&mut self, outputs: &SyncOutputs, now_ms: u64) {
         let head = self.ledger.chain().head();
+        self.look_at_what_is_kept(outputs, now_ms);
         self.update_members(outputs, now_ms);
         self.advance(Input::Head { height: head.header.number, hash: head.hash }, outputs, now_ms);
+    }
+
+    fn look_at_what_is_kept(&mut self, outputs: &SyncOutputs, now_ms: u64) {
+        let kept_from = self.ledger.chain().kept_from();
+        if kept_from != self.kept_from {
+            self.kept_from = kept_from;
+            self.advance(Input::Keeps(kept_from), outputs, now_ms);
+        }
     }
 
     fn update_members(&mut self, outputs: &SyncOutputs, now_ms: u64) {
@@ -210,7 +223,14 @@ impl GroupSync {
             tracing::error!(group = %self.id(), %error, from, "blocks cannot be read for another node");
             Vec::new()
         });
-        let payload = SyncMessage::Blocks { id, from, blocks }.encode();
+        let kept_from = self.ledger.chain().kept_from();
+        // They may have gone since the machine promised them.
+        let answer = if blocks.is_empty() && from > 0 && from < kept_from {
+            SyncMessage::Pruned { id, kept_from }
+        } else {
+            SyncMessage::Blocks { id, from, blocks }
+        };
+        let payload = answer.encode();
         let bytes = payload.len() as u64;
         outputs.peers.send(self.id(), to, PeerKind::Sync, payload);
         self.advance(Input::Served { bytes }, outputs, now_ms);

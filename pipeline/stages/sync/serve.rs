@@ -1,9 +1,9 @@
 //! Reads blocks for other nodes as they stand in the database, without decoding their transactions.
 
 use millrace_access::blockchain::BlockChain;
-use millrace_access::blockchain::records::{Packed, corrupt};
+use millrace_access::blockchain::records::{Packed, signed_part};
 use millrace_administration::sync::message::WireBlock;
-use millrace_base::{Address, Bytes};
+use millrace_base::Bytes;
 use millrace_core::storage::height_key;
 use millrace_core::{Space, StorageError};
 
@@ -26,11 +26,6 @@ fn wire_block(chain: &BlockChain, number: u64) -> Result<Option<Vec<u8>>, Storag
     let Some((header, _, signatures)) = chain.header(number)? else { return Ok(None) };
     let Some(body) = chain.storage().get(Space::Body, &height_key(number))? else { return Ok(None) };
     let packed = Packed::open(&body, "block body")?;
-    let signed = |index: usize| {
-        // The sender that stands before each transaction is this node's own finding; a peer finds its own.
-        let (_, signed) = packed.item(index)?.split_at_checked(Address::len_bytes()).ok_or_else(|| corrupt("transaction", "too short"))?;
-        Ok(signed)
-    };
-    let transactions = (0..packed.len()).map(signed).collect::<Result<Vec<&[u8]>, StorageError>>()?;
+    let transactions = (0..packed.len()).map(|index| signed_part(packed.item(index)?)).collect::<Result<Vec<&[u8]>, StorageError>>()?;
     Ok(Some(WireBlock::encode(&header, &signatures, transactions.into_iter())))
 }

@@ -142,6 +142,69 @@ fn nonces_are_kept_for_the_window_and_no_longer() {
     assert!(storage.get(Space::Body, &height_key(10)).unwrap().is_some());
 }
 
+const KEPT: u64 = millrace_base::limits::LEAST_KEPT_BLOCKS;
+
+fn is_here(storage: &Arc<dyn Storage>, number: u64) -> [bool; 3] {
+    [Space::Header, Space::Body, Space::Receipts].map(|space| storage.get(space, &height_key(number)).unwrap().is_some())
+}
+
+#[test]
+fn old_bodies_go_with_new_blocks_and_headers_and_block_0_stay() {
+    let storage = memory();
+    let (chain, rest) = create(&storage, commits(KEPT as usize + 10));
+    chain.keep(Some(1));
+    rest.chunks(7).for_each(|commits| chain.commit(commits).unwrap());
+    for chain in [chain, reopen(&storage)] {
+        assert_eq!(chain.kept_from(), 11, "fewer than the least are never kept");
+        assert!(matches!(chain.block(10), Err(StorageError::Pruned { number: 10, first: 11 })));
+        assert!(matches!(chain.transaction_at(10, 0), Err(StorageError::Pruned { .. })));
+        assert!(matches!(chain.receipt_at(1, 0), Err(StorageError::Pruned { .. })));
+        assert_eq!(chain.block(11).unwrap().unwrap().hash, rest[10].block.hash);
+        assert_eq!(chain.block(0).unwrap().unwrap().hash, chain.genesis());
+        assert_eq!(chain.header(5).unwrap().unwrap().1, rest[4].block.hash);
+        assert_eq!(chain.locate(rest[4].block.transactions[0].hash()).unwrap(), Some((5, 0)), "clients are told that it was pruned");
+        assert_eq!(chain.recent_nonces().unwrap().len(), 1_000);
+    }
+    assert_eq!([0, 1, 10, 11].map(|number| is_here(&storage, number)), [[true; 3], [true, false, false], [true, false, false], [true; 3]]);
+}
+
+#[test]
+fn chain_that_is_switched_to_pruning_shrinks_a_bounded_number_of_blocks_with_each_and_keeps_what_went_when_switched_back() {
+    let storage = memory();
+    let (chain, rest) = create(&storage, commits(KEPT as usize + 80));
+    let (old, new) = rest.split_at(KEPT as usize + 76);
+    chain.commit(old).unwrap();
+    assert_eq!(chain.kept_from(), 1);
+    let kept_after = |number: usize| {
+        chain.commit(&new[number..=number]).unwrap();
+        chain.kept_from()
+    };
+    chain.keep(Some(KEPT));
+    assert_eq!([kept_after(0), kept_after(1), kept_after(2)], [33, 65, 80]);
+    chain.keep(None);
+    assert_eq!(kept_after(3), 80);
+    assert_eq!(reopen(&storage).kept_from(), 80);
+    assert!((1..80).all(|number| is_here(&storage, number) == [true, false, false]) && is_here(&storage, 80) == [true; 3]);
+}
+
+#[test]
+fn pruning_commit_that_failed_half_way_is_repeated_without_leaving_anything_behind() {
+    for survivors in 0..5 {
+        let failing = Failing::after(usize::MAX);
+        let storage: Arc<dyn Storage> = failing.clone();
+        let (chain, rest) = create(&storage, commits(KEPT as usize + 5));
+        let (old, new) = rest.split_at(KEPT as usize);
+        chain.keep(Some(KEPT));
+        chain.commit(old).unwrap();
+        failing.left.store(survivors, Ordering::Relaxed);
+        assert!(chain.commit(new).is_err());
+        failing.left.store(usize::MAX, Ordering::Relaxed);
+        chain.commit(new).unwrap();
+        assert_eq!(chain.kept_from(), 6);
+        assert!((1..6).all(|number| is_here(&storage, number) == [true, false, false]) && is_here(&storage, 6) == [true; 3]);
+    }
+}
+
 /// Counts commits by durability, and fails after some.
 struct Failing {
     inner: MemoryStorage,

@@ -11,11 +11,12 @@ use millrace_base::{B256, BlockHeader, BlockSignature, Bytes, Signature};
 use super::limits::{MAX_REQUEST_BLOCKS, MAX_SIGNATURES};
 
 /// Version of these messages; another one is not understood, and its sender not asked.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const STATUS: u8 = 1;
 const REQUEST: u8 = 2;
 const BLOCKS: u8 = 3;
+const PRUNED: u8 = 4;
 
 /// See the module.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,6 +31,8 @@ pub enum SyncMessage {
         height: u64,
         /// The hash there.
         hash: B256,
+        /// The lowest block above 0 that it can serve: it keeps no older ones.
+        kept_from: u64,
     },
     /// Asks for blocks from a height on.
     Request {
@@ -51,6 +54,13 @@ pub enum SyncMessage {
         /// See [`WireBlock`].
         blocks: Vec<Bytes>,
     },
+    /// The answer of a node that does not keep the blocks asked for any more: somebody else has to be asked.
+    Pruned {
+        /// Of the request.
+        id: u64,
+        /// The lowest block above 0 that it can serve.
+        kept_from: u64,
+    },
 }
 
 impl SyncMessage {
@@ -58,12 +68,13 @@ impl SyncMessage {
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::new();
         match self {
-            Self::Status { version, genesis, height, hash } => {
+            Self::Status { version, genesis, height, hash, kept_from } => {
                 out.push(STATUS);
                 out.extend_from_slice(&version.to_le_bytes());
                 out.extend_from_slice(genesis.as_slice());
                 out.extend_from_slice(&height.to_le_bytes());
                 out.extend_from_slice(hash.as_slice());
+                out.extend_from_slice(&kept_from.to_le_bytes());
             }
             Self::Request { id, from, count, max_bytes } => {
                 out.push(REQUEST);
@@ -80,6 +91,11 @@ impl SyncMessage {
                 put_count(&mut out, blocks.len());
                 blocks.iter().for_each(|block| put_string(&mut out, block));
             }
+            Self::Pruned { id, kept_from } => {
+                out.push(PRUNED);
+                out.extend_from_slice(&id.to_le_bytes());
+                out.extend_from_slice(&kept_from.to_le_bytes());
+            }
         }
         out.into()
     }
@@ -88,12 +104,16 @@ impl SyncMessage {
     pub fn decode(bytes: &Bytes) -> Result<Self, FrameError> {
         let mut reader = FrameReader::new(bytes.clone());
         let message = match reader.byte()? {
-            STATUS => Self::Status { version: reader.u32()?, genesis: reader.hash()?, height: reader.u64()?, hash: reader.hash()? },
+            STATUS => {
+                let (version, genesis) = (reader.u32()?, reader.hash()?);
+                Self::Status { version, genesis, height: reader.u64()?, hash: reader.hash()?, kept_from: reader.u64()? }
+            }
             REQUEST => Self::Request { id: reader.u64()?, from: reader.u64()?, count: reader.u32()?, max_bytes: reader.u32()? },
             BLOCKS => {
                 let (id, from) = (reader.u64()?, reader.u64()?);
                 Self::Blocks { id, from, blocks: reader.strings(MAX_REQUEST_BLOCKS as usize)? }
             }
+            PRUNED => Self::Pruned { id: reader.u64()?, kept_from: reader.u64()? },
             kind => return Err(FrameError::Kind(kind)),
         };
         reader.finish()?;

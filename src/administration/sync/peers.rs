@@ -16,6 +16,8 @@ use super::limits::{
 pub(super) struct Claim {
     pub height: u64,
     pub hash: B256,
+    /// It serves no block below.
+    pub kept_from: u64,
 }
 
 /// See the module.
@@ -130,6 +132,13 @@ impl Peers {
         usable.filter_map(|peer| peer.claim).map(|claim| claim.height).max().unwrap_or(0)
     }
 
+    /// The lowest block above `height` that a peer ahead of it serves, when none serves the very next: blocks alone do not close the gap.
+    pub fn out_of_reach(&self, height: u64) -> Option<u64> {
+        let ahead = || self.0.values().filter(|peer| peer.is_connected).filter_map(|peer| peer.claim).filter(|claim| claim.height > height);
+        let lowest = ahead().map(|claim| claim.kept_from).min()?;
+        (lowest > height + 1).then_some(lowest)
+    }
+
     /// The highest head that more sealers claim than can be faulty: at least one honest one has it, or something above it.
     pub fn vouched(&self, sealers: &[NodeId]) -> Option<Claim> {
         let mut claims: Vec<Claim> = sealers.iter().filter_map(|sealer| self.0.get(sealer)?.claim).collect();
@@ -143,7 +152,7 @@ impl Peers {
             Some(**node) != except
                 && peer.is_usable(now_ms)
                 && peer.in_flight < MAX_REQUESTS_A_PEER
-                && peer.claim.is_some_and(|claim| claim.height >= height)
+                && peer.claim.is_some_and(|claim| claim.height >= height && claim.kept_from <= height)
         });
         // Each lie makes it look twice as slow.
         let rank = |peer: &Peer| peer.answers_in_ms().saturating_mul(1 << peer.lies.min(MAX_DOUBLINGS));

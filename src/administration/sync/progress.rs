@@ -42,6 +42,8 @@ pub struct SyncProgress {
     pub bytes_per_s: u64,
     /// Seconds to `known` at this speed; `None` while there is none.
     pub remaining_s: Option<u64>,
+    /// The lowest block that connected peers ahead of this node still keep, when the next one this node needs is below it.
+    pub out_of_reach: Option<u64>,
     /// Blocks held and not yet durable.
     pub held_blocks: usize,
     /// Their bytes.

@@ -20,7 +20,7 @@ fn machine(world: &World) -> SyncEngine {
 }
 
 fn status(world: &World, height: u64) -> Bytes {
-    SyncMessage::Status { version: VERSION, genesis: world.genesis(), height, hash: B256::repeat_byte(1) }.encode()
+    SyncMessage::Status { version: VERSION, genesis: world.genesis(), height, hash: B256::repeat_byte(1), kept_from: 1 }.encode()
 }
 
 fn requests(effects: &[Effect]) -> Vec<(NodeId, u64, u64, u32)> {
@@ -37,7 +37,8 @@ fn requests(effects: &[Effect]) -> Vec<(NodeId, u64, u64, u32)> {
 #[test]
 fn messages_survive_the_round_trip_and_random_bytes_are_refused() {
     let messages = [
-        SyncMessage::Status { version: 3, genesis: B256::repeat_byte(1), height: 9, hash: B256::repeat_byte(2) },
+        SyncMessage::Status { version: 3, genesis: B256::repeat_byte(1), height: 9, hash: B256::repeat_byte(2), kept_from: 4 },
+        SyncMessage::Pruned { id: 5, kept_from: 77 },
         SyncMessage::Request { id: 1, from: 2, count: 3, max_bytes: 4 },
         SyncMessage::Blocks { id: 7, from: 8, blocks: vec![Bytes::from_static(b"block"), Bytes::new()] },
     ];
@@ -223,10 +224,52 @@ fn one_honest_peer_is_enough_whatever_the_others_do() {
 fn each_kind_of_liar_is_found_out() {
     for conduct in Conduct::LIES {
         let world = converges(5, &[conduct, Conduct::Honest, conduct], Link { lost_of_1000: 0, delay_ms: 20, cut_of_10_000: 0 });
-        let is_a_lie = !matches!(conduct, Conduct::Slow | Conduct::Silent);
+        let is_a_lie = !matches!(conduct, Conduct::Slow | Conduct::Silent | Conduct::Forgetful);
         assert_eq!(world.demoted > 0, is_a_lie, "{conduct:?}");
         assert!(!world.honest_was_demoted, "{conduct:?}");
     }
+}
+
+#[test]
+fn blocks_that_some_peers_have_pruned_come_from_those_that_keep_them_and_nobody_is_blamed() {
+    let link = Link { lost_of_1000: 20, delay_ms: 20, cut_of_10_000: 2 };
+    for seed in 0..10 {
+        let world = converges(seed, &[Conduct::Pruned, Conduct::Honest, Conduct::Forgetful, Conduct::Pruned], link);
+        assert_eq!(world.demoted, 0);
+        assert!(world.served[0] > 0 && world.served[3] > 0, "{:?}", world.served);
+        assert_eq!(world.progress().out_of_reach, None);
+    }
+}
+
+#[test]
+fn gap_that_no_peer_can_close_is_named_and_its_blocks_are_not_asked_for() {
+    let world = World::new(1, 20, 0);
+    let mut machine = machine(&world);
+    let claim = |kept_from| {
+        SyncMessage::Status { version: VERSION, genesis: world.genesis(), height: 90, hash: B256::repeat_byte(1), kept_from }.encode()
+    };
+    machine.handle(Input::Connected(node(1)), 1);
+    machine.handle(Input::Connected(node(2)), 1);
+    assert!(requests(&machine.handle(Input::Frame { from: node(1), payload: claim(50) }, 1)).is_empty());
+    machine.handle(Input::Frame { from: node(2), payload: claim(40) }, 1);
+    assert_eq!(machine.progress().out_of_reach, Some(40));
+    let asked = requests(&machine.handle(Input::Frame { from: node(2), payload: claim(1) }, 1));
+    assert!(asked.iter().all(|(to, ..)| *to == node(2)) && !asked.is_empty());
+    assert_eq!(machine.progress().out_of_reach, None);
+}
+
+#[test]
+fn request_for_pruned_blocks_is_answered_with_what_is_kept() {
+    let world = World::new(1, 20, 0);
+    let mut machine = machine(&world);
+    machine.handle(Input::Connected(node(1)), 1);
+    machine.handle(Input::Head { height: 20, hash: world.hash(20) }, 1);
+    machine.handle(Input::Keeps(9), 1);
+    let ask = |from| Input::Frame { from: node(1), payload: SyncMessage::Request { id: 6, from, count: 2, max_bytes: 1 << 20 }.encode() };
+    let effects = machine.handle(ask(8), 1);
+    let answer = SyncMessage::Pruned { id: 6, kept_from: 9 }.encode();
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Send { payload, .. } if *payload == answer)), "{effects:?}");
+    assert!(machine.handle(ask(9), 1).iter().any(|effect| matches!(effect, Effect::Serve { from_height: 9, .. })));
 }
 
 #[test]

@@ -119,6 +119,10 @@ impl LedgerView for Ledger {
         if self.is_hidden(number) { Ok(None) } else { self.chain.block(number) }
     }
 
+    fn kept_from(&self) -> u64 {
+        self.chain.kept_from()
+    }
+
     fn header(&self, number: u64) -> Result<Option<Arc<SignedHeader>>, StorageError> {
         let found = if self.is_hidden(number) { None } else { self.chain.header(number)? };
         Ok(found.map(|(header, hash, signatures)| Arc::new(SignedHeader { header, hash, signatures })))

@@ -5,20 +5,14 @@
 
 use std::ops::ControlFlow;
 
-use millrace_base::{Address, B256, Block, Bytes, keccak256};
+use millrace_base::{Address, B256, Bytes, keccak256};
 use millrace_core::mpt::{self, Counts, TrieState};
-use millrace_core::root::StateAccumulator;
 use millrace_core::state::codec;
 use millrace_core::trie::EMPTY_ROOT;
 use millrace_core::{AccountRecord, Space, StateCommitment, StateKey, StateKind, StateReader, StateValue, Storage, StorageError};
 
-use super::{Progress, VerifyError, account_root};
-
-/// The kind of state that the stored commitment names.
-pub(super) fn kind(storage: &dyn Storage) -> Result<StateKind, StorageError> {
-    let commitment = millrace_access::blockchain::read_commitment(storage)?;
-    Ok(commitment.kind())
-}
+use super::{Progress, Tip, VerifyError};
+use crate::state_sum::StateSum;
 
 /// Stored values as a state.
 struct Stored<'a>(&'a dyn Storage);
@@ -98,21 +92,19 @@ fn differs(key: &StateKey, detail: &str) -> StorageError {
 pub(super) fn recompute(
     storage: &dyn Storage,
     kind: StateKind,
-    head: &Block,
+    head: &Tip,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(u64, StateCommitment), VerifyError> {
-    let (stored, accounts) = (Stored(storage), account_root(head));
-    let mut accumulator = StateAccumulator::new();
+    let (stored, accounts) = (Stored(storage), head.account_root());
+    let mut sum = StateSum::default();
     let mut check = TrieCheck { stored: &stored, tries: TrieState::new(accounts, &stored), found: Counts::default(), owner: None };
     let (mut count, mut fault) = (0_u64, None);
     storage.scan(Space::State, &[], &[], &mut |key, value| {
-        let decoded = codec::decode_key(key).and_then(|key| codec::decode_value(&key, value).map(|value| (key, value)));
-        let checked = decoded.and_then(|(key, value)| {
-            if kind == StateKind::Storage || matches!(key, StateKey::Row(..)) {
-                accumulator.replace(&key, None, Some(&value));
-                return Ok(());
+        let checked = codec::decode_key(key).and_then(|decoded| {
+            if kind == StateKind::Storage || matches!(decoded, StateKey::Row(..)) {
+                return sum.add(key, value);
             }
-            check.value(&key, &value)
+            check.value(&decoded, &codec::decode_value(&decoded, value)?)
         });
         if let Err(error) = checked {
             fault = Some(error);
@@ -129,12 +121,12 @@ pub(super) fn recompute(
         return Err(error.into());
     }
     if kind == StateKind::Storage {
-        return Ok((count, StateCommitment::Storage(accumulator)));
+        return Ok((count, StateCommitment::Storage(sum.into_accumulator())));
     }
     let held = mpt::check(EMPTY_ROOT, accounts, &|hash| stored.node(hash))?;
     if held != check.found {
         let detail = format!("the tries hold {held:?}, the stored values {:?}", check.found);
         return Err(StorageError::Corrupt { place: "state".into(), detail }.into());
     }
-    Ok((count, StateCommitment::Mpt { accounts, tables: accumulator }))
+    Ok((count, StateCommitment::Mpt { accounts, tables: sum.into_accumulator() }))
 }

@@ -13,6 +13,7 @@ use millrace_core::{Batch, Durability, StateKey, StateValue};
 use millrace_vm::EvmRules;
 
 use super::*;
+use crate::genesis::Consensus;
 use crate::{Genesis, Ledger, LedgerConfig};
 
 /// Init code of a contract that adds one to its slot 0, and logs and returns the sum.
@@ -27,6 +28,7 @@ fn ledger(storage: Arc<dyn Storage>, state: StateKind) -> Ledger {
         group: GroupId::new(1).unwrap(),
         timestamp_ms: 1,
         sealers: vec![key().node_id()],
+        consensus: Consensus::Pbft,
         tx_count_limit: 1_000,
         tx_gas_limit: 300_000_000,
         consensus: crate::genesis::Consensus::Pbft,

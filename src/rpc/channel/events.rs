@@ -19,7 +19,8 @@ pub mod code {
     pub const INVALID_REQUEST: i32 = -41_001;
     /// The group does not run here.
     pub const NO_GROUP: i32 = -41_002;
-    /// The range is empty or longer than allowed.
+    /// The range is empty, longer than allowed, or begins below what this node keeps; in pushes: the client read so slowly that this node
+    /// does not keep any more what comes next.
     pub const INVALID_RANGE: i32 = -41_003;
     /// The client may not see the group.
     pub const NOT_ALLOWED: i32 = -41_006;

@@ -51,10 +51,14 @@ pub enum Conduct {
     TooMany,
     /// Claims and answers with nothing.
     Empty,
+    /// Keeps the upper half of its blocks and says so.
+    Pruned,
+    /// As [`Self::Pruned`], but says so only when it is asked for others.
+    Forgetful,
 }
 
 impl Conduct {
-    pub const LIES: [Conduct; 10] = [
+    pub const LIES: [Conduct; 11] = [
         Self::Slow,
         Self::Silent,
         Self::Absurd,
@@ -65,6 +69,7 @@ impl Conduct {
         Self::Garbage,
         Self::TooMany,
         Self::Empty,
+        Self::Forgetful,
     ];
 }
 
@@ -253,7 +258,8 @@ impl World {
     fn peer_says_where_it_is(&mut self, node: NodeId) {
         let top = self.truth.len() as u64 - 1;
         let height = if self.conduct(node).1 == Conduct::Absurd { u64::MAX } else { top };
-        let status = SyncMessage::Status { version: VERSION, genesis: self.genesis(), height, hash: self.hash(top) };
+        let kept_from = if self.conduct(node).1 == Conduct::Pruned { top / 2 } else { 1 };
+        let status = SyncMessage::Status { version: VERSION, genesis: self.genesis(), height, hash: self.hash(top), kept_from };
         self.send(Event::ToFollower(node, status.encode()), 0);
     }
 
@@ -271,7 +277,11 @@ impl World {
         };
         let honest: Vec<Bytes> = (from..=last).map(|height| self.bytes(height)).take_while(|block| fits(block)).collect();
         let blocks = match conduct {
-            Conduct::Honest | Conduct::Slow | Conduct::Absurd => honest,
+            Conduct::Pruned | Conduct::Forgetful if from < top / 2 => {
+                assert_eq!(conduct, Conduct::Forgetful, "who says what it keeps is not asked for more");
+                return self.send(Event::ToFollower(node, SyncMessage::Pruned { id, kept_from: top / 2 }.encode()), 0);
+            }
+            Conduct::Honest | Conduct::Slow | Conduct::Absurd | Conduct::Pruned | Conduct::Forgetful => honest,
             Conduct::Silent => return,
             Conduct::Forged => self.forged(from, last),
             Conduct::Broken => (from..=last).map(|height| encoded(&header(height, B256::repeat_byte(9), 1, 10))).collect(),

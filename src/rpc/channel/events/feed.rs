@@ -2,8 +2,9 @@
 //!
 //! Logs are read from the chain, never queued: a client that does not read is passed over until it does, and then misses nothing. A log is
 //! written as JSON once for all subscriptions that meet it in a turn.
-//! Invariant: each log of a range is pushed once, blocks in order; the completion comes behind the last log; none comes sooner than
-//! [`FIRST_PUSH_DELAY`] behind the subscription's reply. Run by [`super::super::hub`] on a thread of its own.
+//! Invariant: each log of a range is pushed once, blocks in order; the completion comes behind the last log, and a subscription whose next
+//! block is not kept any more ends with an error instead; none comes sooner than [`FIRST_PUSH_DELAY`] behind the subscription's reply. Run
+//! by [`super::super::hub`] on a thread of its own.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -152,7 +153,7 @@ impl Feed {
 
 /// What a turn did for one subscription.
 enum Served {
-    /// The range is complete.
+    /// The subscription has ended: its range is complete, or cannot be served.
     Complete,
     /// Blocks were looked at.
     Some,
@@ -164,6 +165,10 @@ impl Filter {
     /// Serves a few blocks.
     fn serve(&mut self, (ledger, head): (&dyn LedgerView, u64), written: &mut Written, around: &dyn Surroundings) -> Served {
         let start = self.next;
+        if start > 0 && start < ledger.kept_from() {
+            around.push(self.session, ending(&self.id, code::INVALID_RANGE));
+            return Served::Complete;
+        }
         let end = head.min(self.last.unwrap_or(u64::MAX)).min(self.next.saturating_add(FILTER_TURN_BLOCKS - 1));
         let mut push = Push::new(&self.id);
         while self.next <= end {
@@ -173,7 +178,7 @@ impl Filter {
         }
         push.end(|frame| around.push(self.session, frame));
         if self.last.is_some_and(|last| self.next > last) {
-            around.push(self.session, completion(&self.id));
+            around.push(self.session, ending(&self.id, code::COMPLETE));
             return Served::Complete;
         }
         if self.next == start { Served::Stuck } else { Served::Some }
@@ -223,7 +228,7 @@ impl<'a> Push<'a> {
 }
 
 /// The push that ends a subscription.
-fn completion(id: &str) -> Frame {
-    let body = format!("{{\"filterID\":{},\"logs\":null,\"result\":{}}}\n", serde_json::Value::from(id), code::COMPLETE);
+fn ending(id: &str, code: i32) -> Frame {
+    let body = format!("{{\"filterID\":{},\"logs\":null,\"result\":{code}}}\n", serde_json::Value::from(id));
     Frame::unasked(kind::EVENT_PUSH, body.into_bytes())
 }

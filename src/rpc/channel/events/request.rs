@@ -66,8 +66,9 @@ impl Request {
         Some(Self { group, id, from: bound("fromBlock")?, to: bound("toBlock")?, matcher })
     }
 
-    /// The range on a chain whose head is `head`; with `max_blocks` above zero a range may not reach further back than that.
-    pub fn range(&self, head: u64, max_blocks: u64) -> Result<Range, i32> {
+    /// The range on a chain whose head is `head` and whose logs are kept from `kept_from` on; with `max_blocks` above zero a range may not
+    /// reach further back than that.
+    pub fn range(&self, (kept_from, head): (u64, u64), max_blocks: u64) -> Result<Range, i32> {
         let first = match self.from {
             Bound::Height(height) => height,
             Bound::Latest => head,
@@ -78,7 +79,8 @@ impl Request {
         };
         let is_empty = last.is_some_and(|last| last < first);
         let is_long = max_blocks > 0 && first <= head && head - first >= max_blocks;
-        if is_empty || is_long { Err(code::INVALID_RANGE) } else { Ok(Range { first, last }) }
+        let is_gone = first.max(1) < kept_from;
+        if is_empty || is_long || is_gone { Err(code::INVALID_RANGE) } else { Ok(Range { first, last }) }
     }
 }
 
@@ -194,13 +196,15 @@ mod tests {
     #[test]
     fn range_is_checked_against_the_head() {
         let range = |from: Value, to: Value, head, max| {
-            with(|object| (object["fromBlock"], object["toBlock"]) = (from, to)).unwrap().range(head, max)
+            with(|object| (object["fromBlock"], object["toBlock"]) = (from, to)).unwrap().range((4, head), max)
         };
         assert_eq!(range(json!("10"), json!("5"), 20, 0), Err(code::INVALID_RANGE));
         assert_eq!(range(json!("latest"), json!("5"), 20, 0), Err(code::INVALID_RANGE));
         assert_eq!(range(json!("latest"), json!("latest"), 20, 0), Ok(Range { first: 20, last: None }));
         assert_eq!(range(json!("1000"), json!("latest"), 20, 5), Ok(Range { first: 1_000, last: None }));
         assert_eq!(range(json!("1"), json!("5"), 20, 10), Err(code::INVALID_RANGE));
+        assert_eq!(range(json!("3"), json!("15"), 20, 0), Err(code::INVALID_RANGE), "block 3 is not kept");
+        assert_eq!(range(json!("4"), json!("15"), 20, 0), Ok(Range { first: 4, last: Some(15) }));
         assert_eq!(range(json!("11"), json!("15"), 20, 10), Ok(Range { first: 11, last: Some(15) }));
     }
 }

@@ -266,7 +266,7 @@ impl Hub {
             Some(_) if !self.may_see(&session, group) => Err(code::NOT_ALLOWED),
             Some(ledger) => {
                 let max_blocks = self.parts.max_block_range.get(&group).copied().unwrap_or(0);
-                let range = request.range(ledger.head().number, max_blocks);
+                let range = request.range((ledger.kept_from(), ledger.head().number), max_blocks);
                 range.and_then(|range| feed.subscribe(id, request, range, Instant::now()))
             }
         };

@@ -31,7 +31,6 @@ fn ledger(storage: Arc<dyn Storage>, state: StateKind) -> Ledger {
         consensus: Consensus::Pbft,
         tx_count_limit: 1_000,
         tx_gas_limit: 300_000_000,
-        consensus: crate::genesis::Consensus::Pbft,
         consensus_timeout_s: 3,
         rules: EvmRules::default(),
         state,

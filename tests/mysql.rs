@@ -80,6 +80,7 @@ fn devnet_with_a_server_of_its_own_is_loaded_stopped_checked_and_started_again()
     assert!(millrace(&["db", "verify"], &node).contains("group 1: clean"), "beside the running node");
     let stats = millrace(&["db", "stats"], &node);
     assert!(stats.contains("kv_transaction_index") && stats.contains("transactions.estimate-rows"), "{stats}");
+    blocks_and_state_move(&network, &node);
     let told = network.block(1, network.height(1));
     let pid = fs::read_to_string(network.directory().join("mysql/server.pid")).unwrap();
     network.halt();
@@ -101,6 +102,41 @@ fn devnet_with_a_server_of_its_own_is_loaded_stopped_checked_and_started_again()
     let ini = fs::read_to_string(node.join("conf/group.1.ini")).unwrap();
     let password = ini.lines().find_map(|line| line.trim().strip_prefix("db_passwd=")).unwrap();
     assert!(password.len() == 32 && !said.contains(password), "a password is never logged");
+}
+
+/// Out of the server's database beside the running node, and into RocksDB; what writes to a server's database is refused.
+fn blocks_and_state_move(network: &Network, node: &Path) {
+    let height = network.height(1);
+    let path = |name: &str| network.directory().join(name).to_str().unwrap().to_owned();
+    let (file, snapshot) = (path("all.blocks"), path("snapshot"));
+    let with = |command: &[&str], target: &str| -> Vec<String> {
+        command.iter().chain(&["--group", "1", target]).map(|word| (*word).to_owned()).collect()
+    };
+    let run = |command: &[&str], target: &str, directory: &Path| {
+        let arguments = with(command, target);
+        millrace(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), directory)
+    };
+    run(&["db", "export"], &file, node);
+    run(&["db", "snapshot", "create"], &snapshot, node);
+    for (command, target) in [(&["db", "import"][..], &file), (&["db", "snapshot", "restore"], &snapshot)] {
+        let mut refused = Command::new(env!("CARGO_BIN_EXE_millrace"));
+        let output = refused.args(with(command, target)).arg("--dir").arg(node).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains("into RocksDB only"), "{command:?}: {said}");
+    }
+    for (command, target) in [(&["db", "import"][..], &file), (&["db", "snapshot", "restore"], &snapshot)] {
+        let other = network.directory().join(command[1]);
+        fs::create_dir_all(other.join("conf")).unwrap();
+        fs::copy(node.join("config.ini"), other.join("config.ini")).unwrap();
+        for entry in fs::read_dir(node.join("conf")).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+            fs::copy(entry.path(), other.join("conf").join(entry.file_name())).unwrap();
+        }
+        let settings = other.join("conf/group.1.ini");
+        let text = fs::read_to_string(&settings).unwrap().replace("type=mysql", "type=rocksdb");
+        fs::write(settings, text).unwrap();
+        run(command, target, &other);
+        assert!(millrace(&["db", "verify"], &other).contains(&format!("clean: blocks 0 to {height}")), "{command:?}");
+    }
 }
 
 #[test]

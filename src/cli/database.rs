@@ -17,7 +17,8 @@ use std::time::Instant;
 use clap::{Args, Subcommand};
 use millrace_base::GroupId;
 use millrace_base::fault::{Fault, FaultKind};
-use millrace_core::Storage;
+use millrace_core::storage::{HEIGHT_KEY, StorageView, decode_height};
+use millrace_core::{Space, Storage, StorageError};
 use millrace_ledger::verify::{Progress, Report, VerifyError, verify_database};
 
 use self::bar::Bar;
@@ -96,6 +97,13 @@ impl NodeGroup {
             )
         })
     }
+}
+
+/// A database as of one moment, and its height then: a server's database may grow between two reads.
+fn moment(storage: &dyn Storage) -> Result<(Box<dyn StorageView>, Option<u64>), StorageError> {
+    let view = storage.snapshot()?;
+    let height = decode_height(view.get(Space::Meta, HEIGHT_KEY)?)?;
+    Ok((view, height))
 }
 
 /// One database: what to call it, and where it lies.

@@ -9,8 +9,8 @@ use indicatif::HumanBytes;
 use millrace_base::fault::{Fault, FaultKind};
 use millrace_ledger::archive::{ArchiveError, Export, ExportReport, ImportReport, Importer, export_blocks, files_in};
 
-use super::NodeGroup;
 use super::bar::Watched;
+use super::{NodeGroup, moment};
 use crate::node::{DatabasePlace, genesis_of, open_fault, open_for_writing, open_read_only, storage_fault};
 
 /// Arguments of `db export`.
@@ -50,9 +50,8 @@ pub fn export(arguments: &ExportArguments) -> Result<ExitCode, Fault> {
     let group = arguments.node.read()?;
     let place = DatabasePlace::from(&group);
     let storage = open_read_only(&place)?;
-    let in_words = |error| storage_fault(&place.to_string(), &error);
-    let height = storage.height().map_err(in_words)?.ok_or_else(|| never_used(&place))?;
-    let view = storage.snapshot().map_err(in_words)?;
+    let (view, height) = moment(&*storage).map_err(|error| storage_fault(&place.to_string(), &error))?;
+    let height = height.ok_or_else(|| never_used(&place))?;
     let order = Export {
         chain_id: group.genesis.chain_id,
         group: group.genesis.group,

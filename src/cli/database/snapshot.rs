@@ -11,8 +11,8 @@ use millrace_base::B256;
 use millrace_base::fault::{Fault, FaultKind};
 use millrace_ledger::snapshot::{self, Manifest, Outcome, Restore, Snapshot, SnapshotError, Step, Subject, Trust};
 
-use super::NodeGroup;
 use super::bar::Watched;
+use super::{NodeGroup, moment};
 use crate::config::GroupConfig;
 use crate::node::{DatabasePlace, genesis_of, open_for_writing, open_read_only, storage_fault};
 
@@ -78,13 +78,13 @@ fn create(arguments: &CreateArguments) -> Result<ExitCode, Fault> {
     let group = arguments.node.read()?;
     let place = DatabasePlace::from(&group);
     let storage = open_read_only(&place)?;
-    let in_words = |error| storage_fault(&place.to_string(), &error);
-    let height = storage.height().map_err(in_words)?.unwrap_or(0);
-    let view = storage.snapshot().map_err(in_words)?;
+    let (view, height) = moment(&*storage).map_err(|error| storage_fault(&place.to_string(), &error))?;
     let subject = Subject { chain_id: group.genesis.chain_id, group: group.genesis.group };
     let started = Instant::now();
     let mut bar = Watched::new(&format!("group {}", subject.group))?;
-    let made = snapshot::create(&*view, height, subject, &arguments.directory, &mut |step, done, all| bar.show(unit(step), done, all));
+    let made = snapshot::create(&*view, height.unwrap_or(0), subject, &arguments.directory, &mut |step, done, all| {
+        bar.show(unit(step), done, all)
+    });
     bar.end();
     let manifest = made.map_err(|error| snapshot_fault(&place, &error))?;
     super::super::print(&format!(

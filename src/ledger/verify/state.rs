@@ -59,6 +59,16 @@ impl TrieCheck<'_> {
         }
     }
 
+    /// Storage alone makes an account, too: one of which the trie says nothing else.
+    fn storage_alone(&mut self, address: Address) -> Result<(), StorageError> {
+        let key = StateKey::Account(address);
+        if self.tries.read(&key)? != Some(StateValue::Account(AccountRecord::default())) {
+            return Err(differs(&key, "the state trie says otherwise"));
+        }
+        self.found.accounts += 1;
+        Ok(())
+    }
+
     fn slot(&mut self, address: Address, incarnation: u32, key: &StateKey, value: &StateValue) -> Result<(), StorageError> {
         let record = match self.owner {
             Some((owner, record)) if owner == address => record,
@@ -67,8 +77,9 @@ impl TrieCheck<'_> {
                     Some(StateValue::Account(record)) => Some(record),
                     _ => None,
                 };
-                // Storage alone makes an account, too.
-                self.found.accounts += u64::from(record.is_none());
+                if record.is_none() {
+                    self.storage_alone(address)?;
+                }
                 self.owner = Some((address, record));
                 record
             }

@@ -5,6 +5,7 @@
 pub mod digest;
 pub mod engine;
 pub mod epoch;
+mod finality;
 pub mod pbft;
 #[cfg(feature = "planted")]
 pub mod planted;

@@ -39,6 +39,7 @@ use millrace_base::{B256, BlockHeader, BlockSignature, Bytes, KeyPair, NodeId, w
 use crate::digest::Domain;
 use crate::engine::{Effect, Engine, EngineStatus, Input};
 use crate::epoch::Epoch;
+use crate::finality::Finality;
 use certificate::Verifier;
 use early::Early;
 use import::Parked;

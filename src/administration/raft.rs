@@ -42,6 +42,7 @@ use millrace_base::{B256, BlockHeader, Bytes, KeyPair, NodeId, keccak256};
 use crate::digest::Domain;
 use crate::engine::{Effect, Engine, EngineStatus, Gathered, Input};
 use crate::epoch::Epoch;
+use crate::finality::Finality;
 use crate::pbft::certificate::Verifier;
 use crate::pbft::early::Early;
 use crate::pbft::import::Parked;

@@ -1,16 +1,18 @@
-//! From ordered to durable: execution in height order, checkpoints, finality, and the change of epochs.
+//! From ordered to durable: execution in height order, checkpoints, and the change of epochs. When a block is final is in
+//! [`crate::finality`].
 //!
-//! Invariants: a height is handed out for execution once, in order, and within the window; a block is final only with the signatures of
-//! a quorum of distinct sealers over the hash that this node computed itself.
+//! Invariant: a height is handed out for execution once, in order, and within the window.
 
-use millrace_base::{B256, BlockHeader, BlockSignature};
+use millrace_base::{B256, BlockHeader, BlockSignature, NodeId};
 
+use super::import::Parked;
 use super::message::{Stable, Vote, VoteKind, contents_of};
 use super::slot::Ordered;
 use super::view_change::Views;
 use super::{PbftEngine, records::Memory};
-use crate::engine::{Effect, Proposal};
+use crate::engine::{Effect, FinalBlock, Proposal};
 use crate::epoch::Epoch;
+use crate::finality::{Edge, Finality};
 
 impl PbftEngine {
     pub(super) fn execute_ordered(&mut self) {
@@ -43,63 +45,6 @@ impl PbftEngine {
         slot.next_epoch = next_epoch;
         self.timer.restart();
         self.vote(VoteKind::Checkpoint, height, hash);
-    }
-
-    /// Takes the next heights that became final; `true` when there was one.
-    pub(super) fn finalize_executed(&mut self) -> bool {
-        let mut is_any = false;
-        loop {
-            let height = self.final_height.saturating_add(1);
-            let Some(own) = self.slots.get(&height).and_then(|slot| slot.executed.as_ref()).map(|(hash, _)| *hash) else { return is_any };
-            if let Some(quorum) = self.diverging(height, own) {
-                self.effects.push(Effect::Diverged { height, own, quorum });
-                self.is_halted = true;
-                return false;
-            }
-            let Some(votes) = self.signatures_over(height, own) else { return is_any };
-            let next_epoch = self.finalize(height, own, votes);
-            is_any = true;
-            if let Some(epoch) = next_epoch {
-                // What a lone sealer decided it may decide again after a crash, until it is durable: nobody builds on it before.
-                if self.quorum() > 1 {
-                    self.begin_epoch(epoch);
-                } else {
-                    self.next_epoch = Some((height, epoch));
-                }
-                return true;
-            }
-        }
-    }
-
-    /// The hash that a quorum signed, when it is not this node's own.
-    fn diverging(&mut self, height: u64, own: B256) -> Option<B256> {
-        if let Some((hash, _)) = self.slots.get(&height)?.finality.as_ref().filter(|(hash, _)| *hash != own) {
-            return Some(*hash);
-        }
-        let subjects = self.slots.get(&height)?.votes.subjects(VoteKind::Checkpoint);
-        subjects.into_iter().find(|subject| *subject != own && self.quorum_of(height, VoteKind::Checkpoint, *subject).is_some())
-    }
-
-    fn signatures_over(&mut self, height: u64, own: B256) -> Option<Vec<Vote>> {
-        let given = self.slots.get(&height)?.finality.as_ref().filter(|(hash, _)| *hash == own).map(|(_, votes)| votes.clone());
-        given.or_else(|| self.quorum_of(height, VoteKind::Checkpoint, own))
-    }
-
-    fn finalize(&mut self, height: u64, hash: B256, votes: Vec<Vote>) -> Option<Epoch> {
-        let signatures: Vec<BlockSignature> =
-            votes.iter().map(|vote| BlockSignature { index: vote.sealer, signature: vote.signature }).collect();
-        if height >= self.epoch.start && self.quorum() > 1 {
-            let header = self.slots.get(&height).and_then(|slot| slot.executed.as_ref()).map(|(_, header)| header.encode_rlp());
-            self.stable = header.map(|header| (height, Stable { header, signatures: signatures.clone() }));
-        }
-        self.effects.push(Effect::Finalize { height, hash, signatures });
-        self.final_height = height;
-        self.final_hash = hash;
-        self.timer.progress();
-        let slot = self.slots.get_mut(&height).expect("it was executed");
-        slot.finality = Some((hash, votes));
-        slot.imported = None;
-        slot.next_epoch.take()
     }
 
     /// A new set of sealers or settings governs from the next height on: views begin anew, and what was ordered above is void.
@@ -158,5 +103,89 @@ impl PbftEngine {
     pub(super) fn lacks_checkpoints(&self) -> bool {
         let next = self.slots.get(&self.final_height.saturating_add(1));
         next.is_some_and(|slot| slot.executed.is_some() && matches!(slot.ordered, Some(Ordered::Voted(_))))
+    }
+}
+
+impl Finality for PbftEngine {
+    fn edge(&self) -> Edge {
+        Edge {
+            final_height: self.final_height,
+            final_hash: self.final_hash,
+            committed_height: self.committed_height,
+            committed_ms: self.committed_contents.0,
+            window: self.window,
+            epoch_ends_at: self.epoch_ends_at,
+        }
+    }
+
+    fn epoch(&self) -> &Epoch {
+        &self.epoch
+    }
+
+    fn executed(&self, height: u64) -> Option<&(B256, BlockHeader)> {
+        self.slots.get(&height)?.executed.as_ref()
+    }
+
+    fn imported(&self, height: u64) -> Option<&FinalBlock> {
+        self.slots.get(&height)?.imported.as_deref()
+    }
+
+    fn given(&self, height: u64) -> Option<&(B256, Vec<Vote>)> {
+        self.slots.get(&height)?.finality.as_ref()
+    }
+
+    fn checkpointed(&self, height: u64) -> Vec<B256> {
+        self.slots.get(&height).map_or_else(Vec::new, |slot| slot.votes.subjects(VoteKind::Checkpoint))
+    }
+
+    fn quorum_over(&mut self, height: u64, hash: B256) -> Option<Vec<Vote>> {
+        self.quorum_of(height, VoteKind::Checkpoint, hash)
+    }
+
+    fn check_final(&self, header: &BlockHeader, hash: B256, signatures: &[BlockSignature]) -> Result<Vec<Vote>, String> {
+        self.verifier().check_final(header, hash, signatures)
+    }
+
+    fn parked(&mut self) -> &mut Parked {
+        &mut self.parked
+    }
+
+    fn refuse_block(&mut self, from: NodeId, reason: String) {
+        self.refuse(from, reason);
+    }
+
+    fn diverge(&mut self, height: u64, own: B256, quorum: B256) {
+        self.effects.push(Effect::Diverged { height, own, quorum });
+        self.is_halted = true;
+    }
+
+    fn take_in(&mut self, block: FinalBlock, votes: Vec<Vote>) {
+        self.order_imported(block, votes);
+    }
+
+    fn finalize(&mut self, height: u64, hash: B256, votes: Vec<Vote>) -> Option<Epoch> {
+        let signatures: Vec<BlockSignature> =
+            votes.iter().map(|vote| BlockSignature { index: vote.sealer, signature: vote.signature }).collect();
+        if height >= self.epoch.start && self.quorum() > 1 {
+            let header = self.slots.get(&height).and_then(|slot| slot.executed.as_ref()).map(|(_, header)| header.encode_rlp());
+            self.stable = header.map(|header| (height, Stable { header, signatures: signatures.clone() }));
+        }
+        self.effects.push(Effect::Finalize { height, hash, signatures });
+        self.final_height = height;
+        self.final_hash = hash;
+        self.timer.progress();
+        let slot = self.slots.get_mut(&height).expect("it was executed");
+        slot.finality = Some((hash, votes));
+        slot.imported = None;
+        slot.next_epoch.take()
+    }
+
+    fn change_epoch(&mut self, height: u64, epoch: Epoch) {
+        // What a lone sealer decided it may decide again after a crash, until it is durable: nobody builds on it before.
+        if self.quorum() > 1 {
+            self.begin_epoch(epoch);
+        } else {
+            self.next_epoch = Some((height, epoch));
+        }
     }
 }

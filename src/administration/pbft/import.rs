@@ -1,17 +1,14 @@
-//! Blocks that sync downloaded: checked like a voter checks, then executed like any ordered proposal.
-//!
-//! A claim of a peer is worth nothing: a block counts when it builds on the chain here and a quorum of distinct sealers of the epoch
-//! that governs its height signed it. What comes ahead of its turn waits, within a bound; a block of which the epoch may still change
-//! by one that is executing below goes back to wait when it does.
+//! Blocks that sync downloaded: those that wait for their turn, and their place among what is in flight. How they are checked is in
+//! [`crate::finality`]; then they are executed like any ordered proposal.
 
 use std::collections::BTreeMap;
 
 use millrace_base::{B256, VerifiedTx};
 
 use super::PbftEngine;
-use super::message::Brief;
+use super::message::{Brief, Vote};
 use super::slot::{Ordered, Standing};
-use crate::engine::{Effect, FinalBlock, ProposalHeader};
+use crate::engine::{FinalBlock, ProposalHeader};
 
 /// Blocks that wait for their turn: some windows of them, so that sync can fill the pipeline.
 const PARKED: usize = 64;
@@ -87,71 +84,9 @@ fn bytes_of(block: &FinalBlock) -> usize {
 }
 
 impl PbftEngine {
-    pub(super) fn on_block(&mut self, block: FinalBlock) {
-        if block.header.number > self.final_height {
-            return self.parked.keep(block);
-        }
-        // A second final block at a height takes more than f faulty sealers: nothing can be trusted any more.
-        let own = self.slots.get(&block.header.number).filter(|_| block.header.number >= self.epoch.start);
-        let Some((own, _)) = own.and_then(|slot| slot.executed.clone()) else { return };
-        let (height, quorum) = (block.header.number, block.header.hash());
-        if own != quorum && self.verifier().check_final(&block.header, quorum, &block.signatures).is_ok() {
-            self.effects.push(Effect::Diverged { height, own, quorum });
-            self.is_halted = true;
-        }
-    }
-
-    /// Takes the blocks whose turn it is; `true` when there was one.
-    pub(super) fn import_parked(&mut self) -> bool {
-        self.parked.settle(self.final_height);
-        let mut is_any = false;
-        let mut height = self.final_height.saturating_add(1);
-        while height <= self.committed_height.saturating_add(self.window) && self.epoch_ends_at.is_none_or(|end| height <= end) {
-            if self.slots.get(&height).is_some_and(|slot| slot.imported.is_some()) {
-                height += 1;
-                continue;
-            }
-            let Some(parent) = self.block_below(height) else { return is_any };
-            let Some(block) = self.parked.take(height) else { return is_any };
-            // A block below that is still executing may be the one that changes the sealers.
-            let is_governed = height == self.final_height + 1 || self.slots.get(&(height - 1)).is_some_and(|slot| slot.executed.is_some());
-            if block.header.sealer_list != self.epoch.sealers && !is_governed {
-                self.parked.put_back(block);
-                return is_any;
-            }
-            let from = block.from;
-            match self.import(block, parent) {
-                Ok(()) => {
-                    is_any = true;
-                    height += 1;
-                }
-                // Another sender may have the right one: look at this height again.
-                Err(reason) => self.refuse(from, reason),
-            }
-        }
-        is_any
-    }
-
-    /// Hash and timestamp of the block below, when this node has it or a quorum signed it.
-    fn block_below(&self, height: u64) -> Option<(B256, Option<u64>)> {
-        let below = height.checked_sub(1)?;
-        let slot = self.slots.get(&below);
-        let imported = || slot.and_then(|slot| slot.imported.as_ref()).map(|block| (block.header.hash(), Some(block.header.timestamp_ms)));
-        let executed = || slot.and_then(|slot| slot.executed.as_ref()).map(|(hash, header)| (*hash, Some(header.timestamp_ms)));
-        let last = || (below == self.final_height).then_some((self.final_hash, None));
-        executed().or_else(imported).or_else(last)
-    }
-
-    fn import(&mut self, block: FinalBlock, parent: (B256, Option<u64>)) -> Result<(), String> {
+    /// Orders what a final block of others holds: it takes the place of what was in flight at its height.
+    pub(super) fn order_imported(&mut self, block: FinalBlock, votes: Vec<Vote>) {
         let height = block.header.number;
-        if block.header.parent_hash != parent.0 {
-            return Err(format!("block {height} builds on {}, the block below is {}", block.header.parent_hash, parent.0));
-        }
-        let below_ms = parent.1.unwrap_or(self.committed_contents.0);
-        if block.header.timestamp_ms <= below_ms {
-            return Err(format!("block {height} has a timestamp that is not above the one below"));
-        }
-        let votes = self.verifier().check_final(&block.header, block.header.hash(), &block.signatures)?;
         self.make_way(&block);
         let slot = self.slots.entry(height).or_default();
         slot.finality = Some((block.header.hash(), votes));
@@ -167,7 +102,6 @@ impl PbftEngine {
         }
         slot.imported = Some(Box::new(block));
         self.timer.progress();
-        Ok(())
     }
 
     /// A block that differs from what is in flight at its height takes its place, and nothing above stands.

@@ -1,16 +1,18 @@
-//! From ordered to durable: execution in height order, checkpoints, finality, and the change of epochs.
+//! From ordered to durable: execution in height order, checkpoints, and the change of epochs. When a block is final is in
+//! [`crate::finality`].
 //!
-//! Invariants: a height is handed out for execution once, in order, and within the window; a block is final only with the signatures of
-//! a majority of distinct sealers over the hash that this node computed itself. A checkpoint is not recorded: it says what executing a
-//! recorded entry gives, and a sealer that comes back says it again.
+//! Invariant: a height is handed out for execution once, in order, and within the window. A checkpoint is not recorded: it says what
+//! executing a recorded entry gives, and a sealer that comes back says it again.
 
 use millrace_base::{B256, BlockHeader, BlockSignature, Bytes, NodeId};
 
 use super::RaftEngine;
 use super::message::Message;
 use super::records::PROMISE_HEIGHTS;
-use crate::engine::Effect;
+use crate::engine::{Effect, FinalBlock};
 use crate::epoch::Epoch;
+use crate::finality::{Edge, Finality};
+use crate::pbft::import::Parked;
 use crate::pbft::message::{Vote, VoteKind, contents_of};
 use crate::pbft::signing::sign;
 
@@ -82,59 +84,6 @@ impl RaftEngine {
         self.slots.entry(vote.height).or_default().votes.insert(vote);
     }
 
-    /// Takes the next heights that became final; `true` when there was one.
-    pub(super) fn finalize_executed(&mut self) -> bool {
-        let mut is_any = false;
-        loop {
-            let height = self.final_height.saturating_add(1);
-            let Some(own) = self.slots.get(&height).and_then(|slot| slot.executed.as_ref()).map(|(hash, _)| *hash) else { return is_any };
-            if let Some(quorum) = self.diverging(height, own) {
-                self.effects.push(Effect::Diverged { height, own, quorum });
-                self.is_halted = true;
-                return false;
-            }
-            let Some(votes) = self.signatures_over(height, own) else { return is_any };
-            is_any = true;
-            if let Some(epoch) = self.finalize(height, own, votes) {
-                self.begin_epoch(epoch);
-                return true;
-            }
-        }
-    }
-
-    fn majority_for(&mut self, height: u64, subject: B256) -> Option<Vec<Vote>> {
-        let needed = self.epoch.quorum();
-        let Self { slots, domain, epoch, epoch_hash, .. } = self;
-        let verifier = super::Verifier { domain, epoch, epoch_hash: *epoch_hash };
-        slots.get_mut(&height)?.votes.quorum(VoteKind::Checkpoint, &subject, needed, &|vote| verifier.is_good(vote))
-    }
-
-    /// The hash that a majority signed, when it is not this node's own.
-    fn diverging(&mut self, height: u64, own: B256) -> Option<B256> {
-        if let Some((hash, _)) = self.slots.get(&height)?.finality.as_ref().filter(|(hash, _)| *hash != own) {
-            return Some(*hash);
-        }
-        let subjects = self.slots.get(&height)?.votes.subjects(VoteKind::Checkpoint);
-        subjects.into_iter().find(|subject| *subject != own && self.majority_for(height, *subject).is_some())
-    }
-
-    fn signatures_over(&mut self, height: u64, own: B256) -> Option<Vec<Vote>> {
-        let given = self.slots.get(&height)?.finality.as_ref().filter(|(hash, _)| *hash == own).map(|(_, votes)| votes.clone());
-        given.or_else(|| self.majority_for(height, own))
-    }
-
-    fn finalize(&mut self, height: u64, hash: B256, votes: Vec<Vote>) -> Option<Epoch> {
-        self.keep_memory(height);
-        let signatures = signatures_of(&votes);
-        self.effects.push(Effect::Finalize { height, hash, signatures });
-        self.final_height = height;
-        self.final_hash = hash;
-        let slot = self.slots.get_mut(&height).expect("it was executed");
-        slot.finality = Some((hash, votes));
-        slot.imported = None;
-        slot.next_epoch.take()
-    }
-
     /// Records again what would be let go of with this height and is still needed: the promise, and a log that the blocks pass by.
     fn keep_memory(&mut self, height: u64) {
         let Some(node) = &self.node else { return };
@@ -194,6 +143,83 @@ impl RaftEngine {
             let windows = if node.log().bytes() > LOG_BYTES { 1 } else { LOG_WINDOWS };
             node.log_mut().compact(height.saturating_sub(windows * self.window), decided);
         }
+    }
+}
+
+impl Finality for RaftEngine {
+    fn edge(&self) -> Edge {
+        Edge {
+            final_height: self.final_height,
+            final_hash: self.final_hash,
+            committed_height: self.committed_height,
+            committed_ms: self.committed_contents.0,
+            window: self.window,
+            epoch_ends_at: self.epoch_ends_at,
+        }
+    }
+
+    fn epoch(&self) -> &Epoch {
+        &self.epoch
+    }
+
+    fn executed(&self, height: u64) -> Option<&(B256, BlockHeader)> {
+        self.slots.get(&height)?.executed.as_ref()
+    }
+
+    fn imported(&self, height: u64) -> Option<&FinalBlock> {
+        self.slots.get(&height)?.imported.as_deref()
+    }
+
+    fn given(&self, height: u64) -> Option<&(B256, Vec<Vote>)> {
+        self.slots.get(&height)?.finality.as_ref()
+    }
+
+    fn checkpointed(&self, height: u64) -> Vec<B256> {
+        self.slots.get(&height).map_or_else(Vec::new, |slot| slot.votes.subjects(VoteKind::Checkpoint))
+    }
+
+    fn quorum_over(&mut self, height: u64, hash: B256) -> Option<Vec<Vote>> {
+        let needed = self.epoch.quorum();
+        let Self { slots, domain, epoch, epoch_hash, .. } = self;
+        let verifier = super::Verifier { domain, epoch, epoch_hash: *epoch_hash };
+        slots.get_mut(&height)?.votes.quorum(VoteKind::Checkpoint, &hash, needed, &|vote| verifier.is_good(vote))
+    }
+
+    fn check_final(&self, header: &BlockHeader, hash: B256, signatures: &[BlockSignature]) -> Result<Vec<Vote>, String> {
+        self.verifier().check_final(header, hash, signatures)
+    }
+
+    fn parked(&mut self) -> &mut Parked {
+        &mut self.parked
+    }
+
+    fn refuse_block(&mut self, from: NodeId, reason: String) {
+        self.refuse(from, reason);
+    }
+
+    fn diverge(&mut self, height: u64, own: B256, quorum: B256) {
+        self.effects.push(Effect::Diverged { height, own, quorum });
+        self.is_halted = true;
+    }
+
+    fn take_in(&mut self, block: FinalBlock, votes: Vec<Vote>) {
+        self.order_imported(block, votes);
+    }
+
+    fn finalize(&mut self, height: u64, hash: B256, votes: Vec<Vote>) -> Option<Epoch> {
+        self.keep_memory(height);
+        let signatures = signatures_of(&votes);
+        self.effects.push(Effect::Finalize { height, hash, signatures });
+        self.final_height = height;
+        self.final_hash = hash;
+        let slot = self.slots.get_mut(&height).expect("it was executed");
+        slot.finality = Some((hash, votes));
+        slot.imported = None;
+        slot.next_epoch.take()
+    }
+
+    fn change_epoch(&mut self, _: u64, epoch: Epoch) {
+        self.begin_epoch(epoch);
     }
 }
 

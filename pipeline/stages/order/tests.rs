@@ -207,6 +207,43 @@ fn height_given_other_content_frees_what_the_former_one_reserved() {
 }
 
 #[test]
+fn partial_block_waits_until_those_below_are_final_and_a_full_one_does_not() {
+    let mut bench = Bench::new();
+    bench.open(1);
+    let own = transactions(1, 1..6);
+    bench.admit(1, &own, Submitter(7));
+    bench.say(1, vec![bench::seal(1, 2)]);
+    bench.say(1, vec![bench::seal(2, 2)]);
+    assert_eq!(bench.sealed(1), [(1, own[..2].to_vec()), (2, own[2..4].to_vec())], "both are full");
+    bench.say(1, vec![bench::seal(3, 2)]);
+    bench.say(1, vec![bench::execute(1, &own[..2]), bench::execute(2, &own[2..4])]);
+    bench.execute_all(1);
+    bench.say(1, vec![bench::finalize(1)]);
+    assert!(bench.sealed(1).is_empty(), "height 2 may still change");
+    bench.say(1, vec![bench::finalize(2)]);
+    assert_eq!(bench.sealed(1), [(3, own[4..].to_vec())], "final is enough, durable it need not be");
+}
+
+#[test]
+fn interval_between_proposals_counts_from_anybodys_last_one() {
+    let mut bench = Bench::new();
+    bench.min_interval_ms = 500;
+    bench.open(1);
+    bench.admit(1, &transactions(1, 1..2), Submitter(7));
+    let after = |after_timestamp_ms| Effect::Seal { height: 1, view: 0, after_timestamp_ms, limit: 10 };
+    bench.say(1, vec![after(FIRST_MS - 200)]);
+    bench.pass_ms(299);
+    assert!(bench.sealed(1).is_empty());
+    bench.pass_ms(1);
+    assert_eq!(bench.sealed(1).len(), 1);
+    // A clock that is ahead holds nobody up.
+    bench.admit(1, &transactions(1, 2..3), Submitter(7));
+    bench.say(1, vec![Effect::Void { above: 0 }, after(FIRST_MS + 3_600_000)]);
+    bench.pass_ms(500);
+    assert_eq!(bench.sealed(1).len(), 1);
+}
+
+#[test]
 fn own_proposal_passes_over_nonces_in_flight_and_waits_for_the_heights_below() {
     let mut bench = Bench::new();
     bench.open(1);

@@ -285,6 +285,8 @@ pub struct Bench {
     /// Taken from the queue to execution and not run yet.
     held: VecDeque<ToExecute>,
     pool_count: usize,
+    /// `min_block_generation_time` of groups that are opened from now on, milliseconds.
+    pub min_interval_ms: u64,
     next_frame: u64,
     directory: tempfile::TempDir,
 }
@@ -341,6 +343,7 @@ impl Bench {
             is_away: Arc::default(),
             held: VecDeque::new(),
             pool_count,
+            min_interval_ms: 0,
             next_frame: 0,
             directory,
         }
@@ -377,7 +380,7 @@ impl Bench {
             pool_count: self.pool_count,
             pool_bytes: 64 << 20,
             expiration_ms: 600_000,
-            min_interval_ms: 0,
+            min_interval_ms: self.min_interval_ms,
             ingress_bytes: 1 << 20,
         };
         let storage = match self.ledgers.get(&group(id)) {

@@ -41,7 +41,7 @@ use crate::channel_port::{self, ChannelListener};
 use crate::config::{GroupConfig, NodeConfig, StorageConfig};
 use crate::reload::{Running, Watcher};
 use groups::Groups;
-pub(crate) use groups::{genesis_of, open_fault, storage_fault};
+pub(crate) use groups::{open_fault, storage_fault};
 use handle::{Doors, NodeHandle, Reloaded};
 use network::{ChannelEnd, NetworkPeers};
 use peer_rates::PeerRates;

@@ -18,7 +18,7 @@ use millrace_backends::rocksdb::{Budget, RocksStorage, SharedResources};
 use millrace_base::{Block, keccak256};
 use millrace_core::storage::memory::MemoryStorage;
 use millrace_core::{Durability, Space, Storage};
-use millrace_ledger::{Genesis, Ledger, LedgerConfig};
+use millrace_ledger::{Ledger, LedgerConfig};
 
 use crate::network::{NODES, Network, Setup, reserve_ports, txgen, verify};
 
@@ -246,21 +246,9 @@ struct Replay {
 impl Replay {
     fn new(name: &'static str, config: &NodeConfig, storage: Arc<dyn Storage>) -> Self {
         let group = &config.groups[0].genesis;
-        let genesis = Genesis {
-            group: group.group,
-            timestamp_ms: group.timestamp_ms,
-            sealers: group.sealers.clone(),
-            tx_count_limit: group.tx_count_limit,
-            tx_gas_limit: group.tx_gas_limit,
-            consensus: group.consensus,
-            consensus_timeout_s: group.consensus_timeout_s,
-            rules: group.rules,
-            state: group.state,
-            mark: group.mark(),
-        };
         let ledger = LedgerConfig {
             chain_id: config.chain_id,
-            genesis,
+            genesis: group.of_ledger(),
             key: config.key.clone(),
             durability: Durability::Power,
             cache_bytes: 64 << 20,

@@ -17,8 +17,7 @@ use std::time::Instant;
 use clap::{Args, Subcommand};
 use millrace_base::GroupId;
 use millrace_base::fault::{Fault, FaultKind};
-use millrace_core::storage::{HEIGHT_KEY, StorageView, decode_height};
-use millrace_core::{Space, Storage, StorageError};
+use millrace_core::Storage;
 use millrace_ledger::verify::{Progress, Report, VerifyError, verify_database};
 
 use self::bar::Bar;
@@ -97,13 +96,6 @@ impl NodeGroup {
             )
         })
     }
-}
-
-/// A database as of one moment, and its height then: a server's database may grow between two reads.
-fn moment(storage: &dyn Storage) -> Result<(Box<dyn StorageView>, Option<u64>), StorageError> {
-    let view = storage.snapshot()?;
-    let height = decode_height(view.get(Space::Meta, HEIGHT_KEY)?)?;
-    Ok((view, height))
 }
 
 /// One database: what to call it, and where it lies.
@@ -196,7 +188,7 @@ fn remedy(place: &DatabasePlace) -> String {
 
 fn verify_with_progress(name: &str, storage: &Arc<dyn Storage>) -> Result<Report, VerifyError> {
     let mut bar = Bar::new(name);
-    let report = verify_database(storage, &mut |progress| match progress {
+    let report = verify_database(&**storage, &mut |progress| match progress {
         Progress::Blocks(done, all) => bar.show("blocks", done, all),
         Progress::State(done) => bar.show("state values", done, 0),
     });

@@ -9,6 +9,7 @@ use millrace_base::fault::Fault;
 use millrace_base::limits::{DEFAULT_TX_COUNT_LIMIT, DEFAULT_TX_GAS_LIMIT};
 use millrace_base::{ChainId, GroupId, NodeId};
 use millrace_core::StateKind;
+use millrace_ledger::Genesis;
 use millrace_ledger::genesis::Consensus;
 use millrace_vm::EvmRules;
 
@@ -71,6 +72,22 @@ impl GroupGenesis {
             rules: rules(ini)?,
             state: ini.text("state", "type").map_or(StateKind::Storage, |text| text.parse().expect("checked by the schema")),
         })
+    }
+
+    /// What block 0 of the group is made of.
+    pub fn of_ledger(&self) -> Genesis {
+        Genesis {
+            group: self.group,
+            timestamp_ms: self.timestamp_ms,
+            sealers: self.sealers.clone(),
+            consensus: self.consensus,
+            tx_count_limit: self.tx_count_limit,
+            tx_gas_limit: self.tx_gas_limit,
+            consensus_timeout_s: self.consensus_timeout_s,
+            rules: self.rules,
+            state: self.state,
+            mark: self.mark(),
+        }
     }
 
     /// The text in the extra data of block 0, byte for byte as 2.x from 2.9.0 on writes it (`spec/client-protocol.md` 2.2). Rules of the

@@ -189,6 +189,16 @@ pub trait StorageView: Send + Sync {
     fn scan(&self, space: Space, prefix: &[u8], from: &[u8], visit: &mut Visit<'_>) -> Result<(), StorageError>;
 }
 
+/// A database as of one moment, and its height then: the engine's own height may grow between two reads.
+///
+/// # Errors
+/// What the engine says.
+pub fn moment(storage: &dyn Storage) -> Result<(Box<dyn StorageView>, Option<u64>), StorageError> {
+    let view = storage.snapshot()?;
+    let height = decode_height(view.get(Space::Meta, HEIGHT_KEY)?)?;
+    Ok((view, height))
+}
+
 /// Key of the height marker in [`Space::Meta`]; engines write it in the same batch as the block.
 pub const HEIGHT_KEY: &[u8] = b"height";
 

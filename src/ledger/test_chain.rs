@@ -86,6 +86,11 @@ impl TestChain {
         Trust { genesis: self.genesis.hash(), sealers: sealers.clone(), faults: consensus.faults(), state: *state, block: None }
     }
 
+    /// The contract that counts; there from block 1 on.
+    pub fn counter(&self) -> Address {
+        self.counter.expect("block 1 makes it")
+    }
+
     pub fn height(&self) -> u64 {
         self.chain.head().header.number
     }

@@ -8,13 +8,13 @@
 mod state;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use millrace_access::blockchain::facts::{ChainFacts, Get};
 use millrace_access::blockchain::{read_block, read_commitment, read_header, records};
 use millrace_administration::{Epoch, Faults};
 use millrace_base::crypto::recover;
 use millrace_base::{B256, Block, BlockHeader, BlockSignature, VerifiedTx, merkle};
+use millrace_core::storage::{StorageView, moment};
 use millrace_core::trie::EMPTY_ROOT;
 use millrace_core::{Space, StateKind, Storage, StorageError, mpt};
 use rayon::prelude::*;
@@ -83,11 +83,18 @@ pub enum VerifyError {
     },
 }
 
-/// Checks everything; stops at the first fault.
-pub fn verify_database(storage: &Arc<dyn Storage>, progress: &mut dyn FnMut(Progress)) -> Result<Report, VerifyError> {
+/// Checks everything, as of one moment: a node may go on writing to a database on a server. Stops at the first fault.
+///
+/// # Errors
+/// What is wrong, or that the engine cannot be read.
+pub fn verify_database(storage: &dyn Storage, progress: &mut dyn FnMut(Progress)) -> Result<Report, VerifyError> {
     storage.verify()?;
-    let height = storage.height()?.ok_or(VerifyError::Empty)?;
-    let get: Get<'_> = &|space, key| storage.get(space, key);
+    let (view, height) = moment(storage)?;
+    verify_view(&*view, height.ok_or(VerifyError::Empty)?, progress)
+}
+
+fn verify_view(view: &dyn StorageView, height: u64, progress: &mut dyn FnMut(Progress)) -> Result<Report, VerifyError> {
+    let get: Get<'_> = &|space, key| view.get(space, key);
     let kept_from = ChainFacts::read(get)?.kept_from;
     let kind = read_commitment(get)?.kind();
     let (mut parent, mut transactions, mut faults) = (None, 0, Faults::default());
@@ -117,7 +124,7 @@ pub fn verify_database(storage: &Arc<dyn Storage>, progress: &mut dyn FnMut(Prog
         progress(Progress::Blocks(number + 1, height + 1));
     }
     let head = parent.ok_or(VerifyError::Empty)?;
-    let (state_values, commitment) = state::recompute(&**storage, kind, &head, progress)?;
+    let (state_values, commitment) = state::recompute(view, kind, &head, progress)?;
     // Block 0 carries zero roots, as in 2.x.
     let roots = [("state root", head.state_root, commitment.state_root()), ("dbHash", head.db_hash, commitment.db_hash())];
     for (root, header, computed) in roots {

@@ -16,7 +16,7 @@ use millrace_base::fault::{Fault, FaultKind};
 use millrace_core::{StateKind, Storage, StorageError};
 use millrace_ledger::genesis::Consensus;
 use millrace_ledger::view::{GroupChange, GroupChangeError, GroupSeed, GroupStatus};
-use millrace_ledger::{Genesis, Ledger, LedgerConfig, OpenError, Registry};
+use millrace_ledger::{Ledger, LedgerConfig, OpenError, Registry};
 use millrace_pipeline::messages::Done;
 use millrace_pipeline::topology::GroupInlet;
 use millrace_vm::EvmRules;
@@ -25,7 +25,7 @@ use parking_lot::{Mutex, RwLock};
 use super::group_status;
 use crate::chain_build::templates;
 use crate::config::group as files;
-use crate::config::{GroupConfig, GroupGenesis, NodeConfig, StorageConfig};
+use crate::config::{GroupConfig, NodeConfig, StorageConfig};
 
 /// Raw transactions of one group that may wait for verification, bytes.
 const INGRESS_BYTES: usize = 64 << 20;
@@ -299,7 +299,7 @@ impl Groups {
     fn ledger_over(&self, group: &GroupConfig, storage: Arc<dyn Storage>) -> Result<Ledger, Fault> {
         let ledger = LedgerConfig {
             chain_id: self.config.chain_id,
-            genesis: genesis_of(&group.genesis),
+            genesis: group.genesis.of_ledger(),
             key: self.config.key.clone(),
             durability: self.config.durability,
             cache_bytes: usize::try_from(self.cache_bytes).unwrap_or(usize::MAX),
@@ -312,22 +312,6 @@ impl Groups {
         let ledger = Ledger::open(ledger, storage).map_err(|error| open_fault(&group.database(), error))?;
         ledger.chain().keep(group.keep_blocks);
         Ok(ledger)
-    }
-}
-
-/// What block 0 of a group is made of.
-pub(crate) fn genesis_of(genesis: &GroupGenesis) -> Genesis {
-    Genesis {
-        group: genesis.group,
-        timestamp_ms: genesis.timestamp_ms,
-        sealers: genesis.sealers.clone(),
-        consensus: genesis.consensus,
-        tx_count_limit: genesis.tx_count_limit,
-        tx_gas_limit: genesis.tx_gas_limit,
-        consensus_timeout_s: genesis.consensus_timeout_s,
-        rules: genesis.rules,
-        state: genesis.state,
-        mark: genesis.mark(),
     }
 }
 

@@ -14,7 +14,7 @@ use millrace_access::blockchain::Commit;
 use millrace_backends::rocksdb::{Budget, RocksStorage, SharedResources};
 use millrace_base::{Address, Block, BlockHeader, BlockSignature, KeyPair, U256, keccak256, merkle};
 use millrace_core::{AccountRecord, Durability, StateCommitment, StateKey, StateValue};
-use millrace_ledger::{Genesis, Ledger, LedgerConfig};
+use millrace_ledger::{Ledger, LedgerConfig};
 use serde_json::json;
 
 use super::cluster::{Cluster, Node, Place, eventually};
@@ -79,18 +79,7 @@ impl Written {
         let storage = RocksStorage::open(&config.data_path, &shared).unwrap();
         let config = LedgerConfig {
             chain_id: genesis.chain_id,
-            genesis: Genesis {
-                group: genesis.group,
-                timestamp_ms: genesis.timestamp_ms,
-                sealers: genesis.sealers.clone(),
-                consensus: genesis.consensus,
-                tx_count_limit: genesis.tx_count_limit,
-                tx_gas_limit: genesis.tx_gas_limit,
-                consensus_timeout_s: genesis.consensus_timeout_s,
-                rules: genesis.rules,
-                state: genesis.state,
-                mark: genesis.mark(),
-            },
+            genesis: genesis.of_ledger(),
             key: keys[0].clone(),
             durability: Durability::Process,
             cache_bytes: 16 << 20,

@@ -108,12 +108,12 @@ impl Faults {
         }
     }
 
-    /// Of the database, for now.
+    /// The database cannot be used at present; a later try may succeed.
     pub fn unavailable(&self, detail: impl Display) -> StorageError {
         StorageError::Unavailable { place: self.place.clone(), detail: detail.to_string() }
     }
 
-    /// Of the database, for good.
+    /// The database cannot be used, and trying again does not help.
     pub fn engine(&self, what: impl Display) -> StorageError {
         StorageError::Engine(format!("{}: {what}", self.place))
     }

@@ -7,11 +7,12 @@ use std::time::Instant;
 use clap::Args;
 use indicatif::HumanBytes;
 use millrace_base::fault::{Fault, FaultKind};
+use millrace_core::storage::moment;
 use millrace_ledger::archive::{ArchiveError, Export, ExportReport, ImportReport, Importer, export_blocks, files_in};
 
+use super::NodeGroup;
 use super::bar::Watched;
-use super::{NodeGroup, moment};
-use crate::node::{DatabasePlace, genesis_of, open_fault, open_for_writing, open_read_only, storage_fault};
+use crate::node::{DatabasePlace, open_fault, open_for_writing, open_read_only, storage_fault};
 
 /// Arguments of `db export`.
 #[derive(Args, Debug)]
@@ -92,7 +93,7 @@ pub fn import(arguments: &ImportArguments) -> Result<ExitCode, Fault> {
         return Err(Fault::new(FaultKind::Operation, what, format!("name a file, or a directory with group{id}-from-*.blocks")));
     }
     let storage = open_for_writing(&place)?;
-    let mut importer = Importer::open(storage, group.genesis.chain_id, &genesis_of(&group.genesis))
+    let mut importer = Importer::open(storage, group.genesis.chain_id, &group.genesis.of_ledger())
         .map_err(|error| open_fault(&place.to_string(), error))?;
     importer.chain().keep(group.keep_blocks);
     let started = Instant::now();

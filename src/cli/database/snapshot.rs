@@ -9,12 +9,13 @@ use clap::{Args, Subcommand};
 use indicatif::HumanBytes;
 use millrace_base::B256;
 use millrace_base::fault::{Fault, FaultKind};
+use millrace_core::storage::moment;
 use millrace_ledger::snapshot::{self, Manifest, Outcome, Restore, Snapshot, SnapshotError, Step, Subject, Trust};
 
+use super::NodeGroup;
 use super::bar::Watched;
-use super::{NodeGroup, moment};
 use crate::config::GroupConfig;
-use crate::node::{DatabasePlace, genesis_of, open_for_writing, open_read_only, storage_fault};
+use crate::node::{DatabasePlace, open_for_writing, open_read_only, storage_fault};
 
 /// What can be done with snapshots.
 #[derive(Subcommand, Debug)]
@@ -102,7 +103,7 @@ fn described(manifest: &Manifest) -> String {
 }
 
 fn trust(group: &GroupConfig, block: Option<B256>) -> Trust {
-    let genesis = genesis_of(&group.genesis);
+    let genesis = group.genesis.of_ledger();
     Trust { genesis: genesis.hash(), faults: genesis.consensus.faults(), state: genesis.state, sealers: genesis.sealers, block }
 }
 

@@ -69,7 +69,7 @@ fn chain_with_tries_and_one_whose_blocks_a_majority_signed_are_imported_to_the_s
         let imported = importer(&target, &chain).import(&report.file, &mut on).unwrap();
         assert_eq!((imported.blocks, imported.is_complete), (4, true));
         assert_eq!(content(&*target), content(&*chain.storage));
-        crate::verify::verify_database(&target, &mut |_| ()).unwrap();
+        crate::verify::verify_database(&*target, &mut |_| ()).unwrap();
         chain.signers = 1;
         chain.grow(1, 1);
         let file = directory.path().join("too-few");

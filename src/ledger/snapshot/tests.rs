@@ -52,7 +52,7 @@ fn restored_database_is_the_one_it_came_from_and_grows_the_same_way() {
     assert_eq!(load(&place, &chain.trust(), &*target).unwrap(), outcome);
     let kept = |pairs: Vec<(Space, Vec<u8>, Vec<u8>)>| -> Vec<_> { pairs.into_iter().filter(|(_, key, _)| key != b"kept-from").collect() };
     assert_eq!(kept(content(&*target)), kept(content(&*chain.storage)));
-    verify_database(&target, &mut |_| ()).unwrap();
+    verify_database(&*target, &mut |_| ()).unwrap();
     let restored = BlockChain::open(target, Durability::Power, 1 << 20).unwrap().unwrap();
     assert_eq!(restored.recent_nonces().unwrap(), chain.chain.recent_nonces().unwrap());
     assert_eq!(restored.epoch_start().unwrap(), chain.chain.epoch_start().unwrap());
@@ -68,7 +68,7 @@ fn long_chain_is_restored_without_the_bodies_of_its_beginning_and_says_so() {
     make(&chain, &place).unwrap();
     let target: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
     load(&place, &chain.trust(), &*target).unwrap();
-    let report = verify_database(&target, &mut |_| ()).unwrap();
+    let report = verify_database(&*target, &mut |_| ()).unwrap();
     assert_eq!((report.height, report.kept_from, report.transactions), (1_030, 31, 1_000));
     let restored = BlockChain::open(target, Durability::Power, 1 << 20).unwrap().unwrap();
     assert!(matches!(restored.block(30), Err(StorageError::Pruned { number: 30, first: 31 })));
@@ -103,7 +103,7 @@ fn restore_that_was_stopped_cannot_be_opened_and_goes_on() {
         assert!(matches!(BlockChain::open(Arc::clone(&target), Durability::Power, 1 << 20), Err(StorageError::Unfinished)));
         let outcome = restore(&order, &mut on).unwrap();
         assert_eq!(outcome.resumed_at, stop);
-        verify_database(&target, &mut |_| ()).unwrap();
+        verify_database(&*target, &mut |_| ()).unwrap();
         let error = restore(&order, &mut on).unwrap_err().to_string();
         assert!(error.contains("empty"), "{error}");
     }
@@ -182,7 +182,7 @@ fn majority_of_signatures_is_enough_for_a_raft_group_and_for_no_other() {
     make(&chain, &place).unwrap();
     let target: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
     load(&place, &chain.trust(), &*target).unwrap();
-    verify_database(&target, &mut |_| ()).unwrap();
+    verify_database(&*target, &mut |_| ()).unwrap();
     let error = check(&place, &Trust { faults: Faults::Byzantine, ..chain.trust() }).unwrap_err().to_string();
     assert!(error.contains("3 distinct sealers signed, 4 of 5 must"), "{error}");
 }

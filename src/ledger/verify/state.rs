@@ -8,14 +8,15 @@ use std::ops::ControlFlow;
 use millrace_base::{Address, B256, Bytes, keccak256};
 use millrace_core::mpt::{self, Counts, TrieState};
 use millrace_core::state::codec;
+use millrace_core::storage::StorageView;
 use millrace_core::trie::EMPTY_ROOT;
-use millrace_core::{AccountRecord, Space, StateCommitment, StateKey, StateKind, StateReader, StateValue, Storage, StorageError};
+use millrace_core::{AccountRecord, Space, StateCommitment, StateKey, StateKind, StateReader, StateValue, StorageError};
 
 use super::{Progress, Tip, VerifyError};
 use crate::state_sum::StateSum;
 
 /// Stored values as a state.
-struct Stored<'a>(&'a dyn Storage);
+struct Stored<'a>(&'a dyn StorageView);
 
 impl StateReader for Stored<'_> {
     fn read(&self, key: &StateKey) -> Result<Option<StateValue>, StorageError> {
@@ -101,16 +102,16 @@ fn differs(key: &StateKey, detail: &str) -> StorageError {
 
 /// The number of values, and the commitment that they give.
 pub(super) fn recompute(
-    storage: &dyn Storage,
+    view: &dyn StorageView,
     kind: StateKind,
     head: &Tip,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<(u64, StateCommitment), VerifyError> {
-    let (stored, accounts) = (Stored(storage), head.account_root());
+    let (stored, accounts) = (Stored(view), head.account_root());
     let mut sum = StateSum::default();
     let mut check = TrieCheck { stored: &stored, tries: TrieState::new(accounts, &stored), found: Counts::default(), owner: None };
     let (mut count, mut fault) = (0_u64, None);
-    storage.scan(Space::State, &[], &[], &mut |key, value| {
+    view.scan(Space::State, &[], &[], &mut |key, value| {
         let checked = codec::decode_key(key).and_then(|decoded| {
             if kind == StateKind::Storage || matches!(decoded, StateKey::Row(..)) {
                 return sum.add(key, value);
